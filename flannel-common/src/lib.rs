@@ -1,0 +1,14 @@
+//! What both sides of the BPF boundary need, and nothing else.
+//!
+//! Rules of this crate: `no_std`; every type that crosses a map is `repr(C)` without
+//! implicit padding (proved by deriving [`bytemuck::Pod`]); addresses are kept in network
+//! byte order, so that no call site has to decide.
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod addr;
+mod counter;
+
+pub use addr::{Mac, ParseMacError};
+pub use counter::{COUNTERS_MAP, Counter};

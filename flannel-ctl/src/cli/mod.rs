@@ -1,0 +1,74 @@
+//! Arguments and output, one file per verb.
+
+pub mod check;
+pub mod cleanup;
+pub mod completions;
+pub mod config;
+pub mod leases;
+pub mod man;
+pub mod peers;
+pub mod plan;
+pub mod run;
+pub mod status;
+pub mod store;
+pub mod version;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A container overlay network that flannel's users can switch to.
+#[derive(Debug, Parser)]
+#[command(name = "flannel-ctl", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run the node agent
+    Run(run::Args),
+    /// Show how the running agent is doing
+    Status(status::Args),
+    /// List the other nodes
+    Peers(peers::Args),
+    /// Print what `run` would change in the kernel; change nothing
+    Plan(plan::Args),
+    /// Say whether this node can run the agent, with which datapath, and why
+    Check(check::Args),
+    /// Show, validate or publish the network config
+    Config(config::Args),
+    /// List, reserve or release subnets
+    Leases(leases::Args),
+    /// Remove everything of ours from the kernel
+    Cleanup(cleanup::Args),
+    /// Run the embedded single-node store
+    Store(store::Args),
+    /// Print the version
+    Version(version::Args),
+    /// Print a shell's completion script
+    #[command(hide = true)]
+    Completions(completions::Args),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(man::Args),
+}
+
+/// Runs the verb; its error is printed by `main`.
+pub fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
+    match &cli.verb {
+        Verb::Run(args) => run::run(args),
+        Verb::Status(args) => status::run(args),
+        Verb::Peers(args) => peers::run(args),
+        Verb::Plan(args) => plan::run(args),
+        Verb::Check(args) => check::run(args),
+        Verb::Config(args) => config::run(args),
+        Verb::Leases(args) => leases::run(args),
+        Verb::Cleanup(args) => cleanup::run(args),
+        Verb::Store(args) => store::run(args),
+        Verb::Version(args) => version::run(args),
+        Verb::Completions(args) => completions::run(args),
+        Verb::Man(args) => man::run(args),
+    }
+}

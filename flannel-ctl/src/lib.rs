@@ -1,0 +1,9 @@
+//! A container overlay network that flannel's users can switch to.
+//!
+//! `docs/architecture.md` has the map of the rooms below.
+
+pub mod cli;
+pub mod config;
+pub mod kernel;
+pub mod model;
+pub mod source;

@@ -1,0 +1,39 @@
+//! What the packet filter shall do, whatever tool carries it out.
+
+use ipnet::IpNet;
+
+/// Our rules as a whole. Which flavour (nftables or iptables) renders them is the host's affair.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilterPolicy {
+    /// At most one per family.
+    pub masquerade: Vec<Masquerade>,
+    /// Networks whose forwarded packets are accepted, to and from.
+    pub forward: Vec<IpNet>,
+    pub guard: Option<GuardPolicy>,
+}
+
+/// flannel's masquerade rules for one family: `pkg/trafficmngr/iptables/iptables.go` has the order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Masquerade {
+    /// The cluster-wide range.
+    pub network: IpNet,
+    /// Our own.
+    pub subnet: IpNet,
+    /// Destinations that shall see the pod's own address.
+    pub exclude: Vec<IpNet>,
+    /// Choose the source port at random (flannel's `--random-fully`).
+    pub fully_random: bool,
+}
+
+/// Which tunnel packets may come in: only those from a peer, carrying that peer's range.
+/// The pairs are [`super::Key::Guard`] objects of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardPolicy {
+    /// VXLAN's UDP port.
+    pub port: u16,
+    /// Count only, drop nothing.
+    pub count_only: bool,
+    /// Prefix lengths that inner sources are cut to before they are looked up; `None`: family off.
+    pub v4_len: Option<u8>,
+    pub v6_len: Option<u8>,
+}

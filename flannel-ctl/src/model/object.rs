@@ -1,0 +1,175 @@
+//! Kernel state as a map from [`Key`] to [`Object`].
+//!
+//! What is wanted and what is there are both such maps, so that comparing them is one walk,
+//! a change is one [`Op`], and the health of each object has a name. The order of [`Key`]'s
+//! variants is the order in which things must be created; removal goes the other way.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::IpNet;
+
+use super::{Family, FilterPolicy, Mac, TxChecksum};
+
+/// Kernel state: wanted or observed.
+pub type State = BTreeMap<Key, Object>;
+
+/// Names one kernel object of ours. `Family` picks the VXLAN device (`flannel.N` or
+/// `flannel-v6.N`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// The VXLAN device of that family.
+    Device(Family),
+    /// A knob of that device.
+    Setting(Family, Setting),
+    /// An address on that device.
+    Address(Family, IpNet),
+    /// Our packet filter rules as a whole: masquerade, forward, guard.
+    Filter,
+    /// The guard lets tunnel packets from this outer source carry this inner source range.
+    Guard(IpAddr, IpNet),
+    /// Permanent neighbour on the VXLAN device of the address's family.
+    Neighbour(IpAddr),
+    /// Forwarding entry of the VXLAN device of that family.
+    Fdb(Family, Mac),
+    /// Nexthop object for this gateway through the IPv4 VXLAN device. Its id in the kernel is
+    /// the gateway's 32 bits: known without asking, and unique since subnets are.
+    Nexthop(Ipv4Addr),
+    /// Route in the main table.
+    Route(IpNet),
+}
+
+/// Knobs of a VXLAN device that are not link attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Setting {
+    /// `net.ipv6.conf.DEV.accept_ra`; flannel turns it off.
+    AcceptRa,
+    /// `tx-checksum-ip-generic`, through ethtool.
+    TxChecksum,
+}
+
+/// What stands under a [`Key`]. The variant always matches the key's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    Device(Box<Device>),
+    /// Off or on.
+    Setting(bool),
+    Address,
+    Filter(Box<FilterPolicy>),
+    Guard,
+    Neighbour(Mac),
+    /// Outer destination.
+    Fdb(IpAddr),
+    Nexthop,
+    Route(Route),
+}
+
+/// A VXLAN device with what we set on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub name: String,
+    pub vni: u32,
+    pub port: u16,
+    pub mac: Mac,
+    pub mtu: u32,
+    /// Interface index of the uplink.
+    pub uplink: u32,
+    /// Source of the outer packets.
+    pub local: IpAddr,
+    pub learning: bool,
+    pub gbp: bool,
+    pub up: bool,
+}
+
+impl Device {
+    /// The kernel cannot change these on a living device (`vxlan_nl2conf` with changelink,
+    /// `drivers/net/vxlan/vxlan_core.c`, 6.18): it has to be deleted and made anew.
+    pub fn must_recreate(&self, wanted: &Self) -> bool {
+        self.vni != wanted.vni
+            || self.port != wanted.port
+            || self.gbp != wanted.gbp
+            || self.local.is_ipv4() != wanted.local.is_ipv4()
+    }
+}
+
+/// A route of the main table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub via: Via,
+    /// `rtm_protocol`. Ours is [`Self::PROTOCOL`]; flannel's is 3, boot. A route of flannel's
+    /// differs from the wanted one by this alone, and is replaced in place.
+    pub protocol: u8,
+}
+
+impl Route {
+    /// Our own `rtm_protocol`: no routing suite has registered it in iproute2's `rt_protos`.
+    pub const PROTOCOL: u8 = 102;
+    /// What flannel's netlink library leaves in the field (`RTPROT_BOOT`).
+    pub const FLANNEL_PROTOCOL: u8 = 3;
+
+    /// A route that we make.
+    pub const fn ours(via: Via) -> Self {
+        Self { via, protocol: Self::PROTOCOL }
+    }
+}
+
+/// Where a route leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Onlink through the VXLAN device of the destination's family; the gateway is the
+    /// destination's base address. `nexthop`: by way of [`Key::Nexthop`].
+    Overlay { nexthop: bool },
+    /// Through the uplink, straight to the peer.
+    Direct { gateway: IpAddr },
+    /// Nowhere: keeps packets for absent pods of our own subnet from leaving the node.
+    Blackhole,
+    /// What was observed is none of the above.
+    Other,
+}
+
+/// One change: what stood there, what shall stand there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Op {
+    pub key: Key,
+    pub from: Option<Object>,
+    pub to: Option<Object>,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(family) => write!(f, "{family} VXLAN device"),
+            Self::Setting(family, setting) => write!(f, "{setting} of the {family} VXLAN device"),
+            Self::Address(_, net) => write!(f, "address {net}"),
+            Self::Filter => f.write_str("packet filter rules"),
+            Self::Guard(outer, inner) => write!(f, "guard entry {outer} carries {inner}"),
+            Self::Neighbour(ip) => write!(f, "neighbour {ip}"),
+            Self::Fdb(family, mac) => write!(f, "{family} FDB entry {mac}"),
+            Self::Nexthop(gateway) => write!(f, "nexthop {gateway}"),
+            Self::Route(dst) => write!(f, "route {dst}"),
+        }
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AcceptRa => "accept_ra",
+            Self::TxChecksum => "transmit checksum offload",
+        })
+    }
+}
+
+impl TxChecksum {
+    /// The setting to keep, if any.
+    pub fn wanted(self) -> Option<bool> {
+        match self {
+            Self::Auto => None,
+            Self::On => Some(true),
+            Self::Off => Some(false),
+        }
+    }
+}

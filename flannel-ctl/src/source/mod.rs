@@ -1,0 +1,46 @@
+//! Where leases come from.
+
+use std::sync::mpsc::Sender;
+
+use crate::model::{LeaseRecord, LeaseValue, Subnet};
+
+/// What a source tells the reconcile loop. Sent over a plain channel, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The complete list, ours included. Whatever is not in it is gone.
+    Snapshot(Vec<LeaseRecord>),
+    /// Added or changed.
+    Put(LeaseRecord),
+    /// Removed, by key.
+    Delete(String),
+    /// We hold this lease now: at start, after a change of value, or regained.
+    Own(OwnLease),
+    /// Our subnet went to another node: stop using it at once.
+    Lost {
+        subnet: Subnet,
+        reason: String,
+    },
+    /// Connection state, for health; the text says what is tried and what was answered.
+    Connected,
+    Disconnected(String),
+}
+
+/// The lease that this node holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnLease {
+    pub key: String,
+    pub subnet: Subnet,
+    pub value: LeaseValue,
+}
+
+/// Carries [`Event`]s, wrapped in whatever the receiving loop calls its wake-ups.
+pub trait EventSink: Send + Sync + 'static {
+    /// `false` when nobody listens any more: the source should stop.
+    fn send(&self, event: Event) -> bool;
+}
+
+impl EventSink for Sender<Event> {
+    fn send(&self, event: Event) -> bool {
+        Self::send(self, event).is_ok()
+    }
+}
