@@ -19,4 +19,4 @@ pub use network::{AddressRange, Network};
 pub use object::{Device, Key, Object, Op, Route, Setting, State, Via};
 pub use peer::Peer;
 pub use subnet::Subnet;
-pub use uplink::Uplink;
+pub use uplink::{LinkAddress, LinkInfo, Uplink};

@@ -1,6 +1,8 @@
 //! The interface that carries the tunnel.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
 
 /// What was chosen at start, and is followed when its address or MTU changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,4 +17,40 @@ pub struct Uplink {
     /// What peers must dial; the interface address unless the operator says otherwise (NAT).
     pub public_v4: Option<Ipv4Addr>,
     pub public_v6: Option<Ipv6Addr>,
+}
+
+/// A network interface of the host, as far as the choice of the uplink needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkInfo {
+    pub index: u32,
+    pub name: String,
+    /// Bytes of IP packet; 0 is what some virtual interfaces say.
+    pub mtu: u32,
+    /// Set up by the administrator (`IFF_UP`), whatever the carrier does.
+    pub up: bool,
+    /// In the kernel's order.
+    pub addresses: Vec<LinkAddress>,
+}
+
+/// An address of an interface with the attributes that decide whether peers should use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkAddress {
+    /// `IFA_LOCAL` where it is given (point-to-point links), else `IFA_ADDRESS`.
+    pub ip: IpAddr,
+    pub prefix_len: u8,
+    /// Scope is universe (`RT_SCOPE_UNIVERSE`), not link, host or site.
+    pub scope_global: bool,
+    /// IPv6 privacy address (`IFA_F_TEMPORARY`, which for IPv4 means secondary: leave it unset there).
+    pub temporary: bool,
+    /// Has a lifetime: `IFA_F_PERMANENT` is not set.
+    pub dynamic: bool,
+    /// Preferred lifetime is over (`IFA_F_DEPRECATED`).
+    pub deprecated: bool,
+}
+
+impl LinkAddress {
+    /// The address with its on-link range.
+    pub fn net(&self) -> IpNet {
+        IpNet::new_assert(self.ip, self.prefix_len.min(if self.ip.is_ipv4() { 32 } else { 128 }))
+    }
 }
