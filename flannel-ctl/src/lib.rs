@@ -6,4 +6,6 @@ pub mod cli;
 pub mod config;
 pub mod kernel;
 pub mod model;
+pub mod output;
+pub mod serve;
 pub mod source;

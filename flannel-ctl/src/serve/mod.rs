@@ -1,0 +1,14 @@
+//! What the running daemon tells the world: status socket, health, metrics, service manager.
+//!
+//! Everything here only reads. The reconcile loop publishes a [`Report`] after every pass and
+//! answers a [`Question`] when it has a moment; nothing in here can hold it up.
+
+pub mod handle;
+pub mod heartbeat;
+pub mod readiness;
+pub mod report;
+
+pub use handle::{AskError, Question, ReportHandle};
+pub use heartbeat::Heartbeat;
+pub use readiness::{Readiness, ReadyGuard};
+pub use report::{PeerReport, Report};
