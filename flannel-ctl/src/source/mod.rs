@@ -20,6 +20,14 @@ pub enum Event {
         subnet: Subnet,
         reason: String,
     },
+    /// Somebody wrote over our key, or claims what is ours; it was dealt with, and is counted.
+    Conflict {
+        key: String,
+        reason: String,
+    },
+    /// The network config in the store is not the one that we started with. It is applied at the
+    /// next start, never mixed in; the text says what is different.
+    NetworkChanged(String),
     /// Connection state, for health; the text says what is tried and what was answered.
     Connected,
     Disconnected(String),
@@ -32,6 +40,10 @@ pub struct OwnLease {
     pub subnet: Subnet,
     pub value: LeaseValue,
 }
+
+/// Longest lease value that is kept, in bytes. A longer one arrives cut to one byte more than
+/// this, so that it can be refused by name without being held in memory.
+pub const MAX_VALUE: usize = 4096;
 
 /// Carries [`Event`]s, wrapped in whatever the receiving loop calls its wake-ups.
 pub trait EventSink: Send + Sync + 'static {
