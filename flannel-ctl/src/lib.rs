@@ -9,3 +9,4 @@ pub mod model;
 pub mod output;
 pub mod serve;
 pub mod source;
+pub mod store;
