@@ -7,6 +7,8 @@ pub mod config;
 pub mod kernel;
 pub mod model;
 pub mod output;
+pub mod plan;
+pub mod reconcile;
 pub mod serve;
 pub mod source;
 pub mod store;

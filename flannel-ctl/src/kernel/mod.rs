@@ -3,6 +3,9 @@
 //! Everything here is blocking and belongs to one thread, the reconcile loop's: a netlink
 //! socket answers in microseconds, and order is easier to see than concurrency.
 
+#[cfg(test)]
+pub mod fake;
+
 use std::net::IpAddr;
 
 use crate::model::{Op, State};

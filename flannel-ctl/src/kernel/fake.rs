@@ -1,0 +1,113 @@
+//! An in-memory kernel: what the real one does to our objects, without the real one.
+//!
+//! It enforces what the real one enforces (a route needs its device and nexthop, a device takes
+//! what sits on it along), can be told to refuse single objects, and keeps foreign objects to
+//! prove that they are left alone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{Kernel, KernelError};
+use crate::{
+    model::{Family, Key, Object, Op, Route, State, Via},
+    plan::diff::device_of,
+};
+
+/// State, faults to inject, and a count of what was done.
+#[derive(Debug, Default)]
+pub struct FakeKernel {
+    pub state: State,
+    /// Puts of these keys are refused.
+    pub refuse: BTreeSet<Key>,
+    pub on_link: BTreeMap<IpAddr, bool>,
+    pub applied: Vec<Op>,
+    pub observations: usize,
+}
+
+impl FakeKernel {
+    /// Deletes a device as somebody else would: with everything on it.
+    pub fn lose_device(&mut self, family: Family) {
+        self.state.remove(&Key::Device(family));
+        self.state.retain(|key, object| device_of(key, object) != Some(family));
+    }
+
+    fn put(&mut self, op: &Op, to: &Object) -> Result<(), KernelError> {
+        if self.refuse.contains(&op.key) {
+            return Err(refusal(op, "refused"));
+        }
+        if let Some(family) = device_of(&op.key, to)
+            && !self.state.contains_key(&Key::Device(family))
+        {
+            return Err(refusal(op, "no such device"));
+        }
+        match (&op.key, to) {
+            (Key::Route(dst), Object::Route(Route { via: Via::Overlay { nexthop: true }, .. })) => {
+                let IpAddr::V4(gateway) = dst.addr() else { return Err(refusal(op, "IPv6 route by nexthop id")) };
+                if !self.state.contains_key(&Key::Nexthop(gateway)) {
+                    return Err(refusal(op, "nexthop id does not exist"));
+                }
+            }
+            (Key::Device(family), Object::Device(to)) => {
+                if let Some(Object::Device(from)) = self.state.get(&op.key)
+                    && from.must_recreate(to)
+                {
+                    self.lose_device(*family);
+                }
+            }
+            (Key::Guard(..), _) if !self.state.contains_key(&Key::Filter) => {
+                return Err(refusal(op, "no such set"));
+            }
+            _ => {}
+        }
+        self.state.insert(op.key, to.clone());
+        Ok(())
+    }
+
+    fn delete(&mut self, op: &Op) {
+        match op.key {
+            Key::Device(family) => self.lose_device(family),
+            Key::Filter => self.state.retain(|key, _| !matches!(key, Key::Filter | Key::Guard(..))),
+            // The kernel removes the routes of a nexthop with it.
+            Key::Nexthop(gateway) => self.state.retain(|key, object| match (key, object) {
+                (Key::Route(dst), Object::Route(Route { via: Via::Overlay { nexthop: true }, .. })) => {
+                    dst.addr() != IpAddr::V4(gateway)
+                }
+                _ => true,
+            }),
+            _ => {}
+        }
+        self.state.remove(&op.key);
+    }
+}
+
+impl Kernel for FakeKernel {
+    fn observe(&mut self, _wanted: &State) -> Result<State, KernelError> {
+        self.observations += 1;
+        Ok(self.state.clone())
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
+        let mut outcomes = Vec::with_capacity(ops.len());
+        for op in ops {
+            self.applied.push(op.clone());
+            outcomes.push(match &op.to {
+                Some(to) => self.put(op, to),
+                None => {
+                    self.delete(op);
+                    Ok(())
+                }
+            });
+        }
+        outcomes
+    }
+
+    fn on_link(&mut self, addresses: &[IpAddr]) -> Result<Vec<bool>, KernelError> {
+        Ok(addresses.iter().map(|ip| self.on_link.get(ip).copied().unwrap_or(false)).collect())
+    }
+}
+
+fn refusal(op: &Op, answer: &str) -> KernelError {
+    KernelError { attempt: format!("put {}", op.key), answer: answer.into(), hint: None, errno: 1 }
+}

@@ -1,0 +1,246 @@
+//! What the kernel should hold: a function of this node's facts and of the peers.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+
+use crate::model::{
+    AddressRange, Backend, Device, Family, FilterPolicy, GuardPolicy, Key, Mac, Masquerade, Network, Object, Peer,
+    Route, Setting, State, Subnet, TxChecksum, Uplink, Via, VxlanConfig,
+};
+
+/// All that this node knows of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    pub network: Network,
+    pub subnet: Subnet,
+    pub uplink: Uplink,
+    /// VTEP addresses; what the lease publishes.
+    pub mac_v4: Mac,
+    pub mac_v6: Mac,
+    pub options: Options,
+    /// Peer addresses that the kernel reaches through the uplink without a gateway. Filled in
+    /// only where direct routes are wanted.
+    pub on_link: BTreeMap<IpAddr, bool>,
+}
+
+/// What the operator chose.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Options {
+    pub tx_checksum: TxChecksum,
+    /// Masquerade per family.
+    pub masquerade_v4: bool,
+    pub masquerade_v6: bool,
+    pub masquerade_exclude: Vec<IpNet>,
+    pub masquerade_fully_random: bool,
+    /// Accept forwarded packets of the network.
+    pub forward: bool,
+    /// Tunnel packets from strangers: `None` lets them in.
+    pub guard: Option<Guard>,
+    /// Keep a blackhole route for our own subnet.
+    pub blackhole: bool,
+    /// The kernel has nexthop objects (5.3 and later).
+    pub nexthops: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    Drop,
+    Count,
+}
+
+impl Facts {
+    /// MTU of the VXLAN device of that family. The kernel caps it at the uplink's MTU less the
+    /// overhead (`vxlan_change_mtu`, `drivers/net/vxlan/vxlan_core.c`), whatever the config says.
+    pub fn device_mtu(&self, vxlan: &VxlanConfig, family: Family) -> u32 {
+        let underlay = vxlan.mtu.map_or(self.uplink.mtu, |mtu| mtu.min(self.uplink.mtu));
+        underlay.saturating_sub(family.vxlan_overhead())
+    }
+
+    /// What pods may send: the smallest MTU of any path that the network has.
+    pub fn pod_mtu(&self) -> u32 {
+        match &self.network.backend {
+            Backend::Vxlan(vxlan) => {
+                let families = self.network.families().map(|family| self.device_mtu(vxlan, family));
+                families.min().unwrap_or(self.uplink.mtu)
+            }
+            Backend::HostGw | Backend::Alloc => self.uplink.mtu,
+            Backend::Udp { .. } => self.uplink.mtu.saturating_sub(28),
+        }
+    }
+
+    pub fn mac(&self, family: Family) -> Mac {
+        match family {
+            Family::V4 => self.mac_v4,
+            Family::V6 => self.mac_v6,
+        }
+    }
+
+    pub fn device_name(vni: u32, family: Family) -> String {
+        match family {
+            Family::V4 => format!("flannel.{vni}"),
+            Family::V6 => format!("flannel-v6.{vni}"),
+        }
+    }
+
+    /// Families that both the network and our lease have.
+    fn families(&self) -> impl Iterator<Item = (Family, AddressRange, IpNet)> + use<'_> {
+        self.network
+            .families()
+            .filter_map(|family| Some((family, self.network.range(family)?, self.subnet.net(family)?)))
+    }
+
+    fn guards(&self) -> bool {
+        self.options.guard.is_some() && matches!(self.network.backend, Backend::Vxlan(_))
+    }
+}
+
+/// Everything: this node's own part and every peer's.
+pub fn desire<'a>(facts: &Facts, peers: impl Iterator<Item = &'a Peer>) -> State {
+    let mut state = desire_own(facts);
+    for peer in peers {
+        desire_peer(facts, peer, &mut |key, object| {
+            state.insert(key, object);
+        });
+    }
+    state
+}
+
+/// What is wanted with no peer at all: devices, addresses, settings, rules.
+pub fn desire_own(facts: &Facts) -> State {
+    let mut state = State::new();
+    if let Backend::Vxlan(vxlan) = &facts.network.backend {
+        for (family, _, net) in facts.families() {
+            let Some(local) = local_address(&facts.uplink, family) else { continue };
+            state.insert(Key::Device(family), Object::Device(Box::new(device(facts, vxlan, family, local))));
+            state.insert(Key::Setting(family, Setting::AcceptRa), Object::Setting(false));
+            if let Some(on) = facts.options.tx_checksum.wanted() {
+                state.insert(Key::Setting(family, Setting::TxChecksum), Object::Setting(on));
+            }
+            state.insert(Key::Address(family, IpNet::from(net.addr())), Object::Address);
+        }
+    }
+    if facts.options.blackhole {
+        for (_, _, net) in facts.families() {
+            state.insert(Key::Route(net), Object::Route(Route::ours(Via::Blackhole)));
+        }
+    }
+    if let Some(policy) = filter_policy(facts) {
+        state.insert(Key::Filter, Object::Filter(Box::new(policy)));
+    }
+    state
+}
+
+/// What one peer adds. Calls `put` for each object.
+pub fn desire_peer(facts: &Facts, peer: &Peer, put: &mut impl FnMut(Key, Object)) {
+    for (family, _, _) in facts.families() {
+        let (Some(net), Some(public)) = (peer.subnet.net(family), peer.public(family)) else { continue };
+        match &facts.network.backend {
+            Backend::Vxlan(vxlan) => {
+                let Some(mac) = peer.vtep(family) else { continue };
+                if facts.guards() {
+                    put(Key::Guard(public, net), Object::Guard);
+                }
+                // Tunnel packets may still come in from a peer that we reach directly, but
+                // nothing goes out to it through the tunnel.
+                if is_direct(facts, vxlan, public) {
+                    put(Key::Route(net), Object::Route(Route::ours(Via::Direct { gateway: public })));
+                } else {
+                    overlay_route(facts, net, mac, public, family, put);
+                }
+            }
+            Backend::HostGw => put(Key::Route(net), Object::Route(Route::ours(Via::Direct { gateway: public }))),
+            Backend::Udp { .. } | Backend::Alloc => {}
+        }
+    }
+}
+
+/// This peer is reached without the tunnel.
+pub fn is_direct(facts: &Facts, vxlan: &VxlanConfig, public: IpAddr) -> bool {
+    vxlan.direct_routing && facts.on_link.get(&public).copied().unwrap_or(false)
+}
+
+fn overlay_route(
+    facts: &Facts,
+    net: IpNet,
+    mac: Mac,
+    public: IpAddr,
+    family: Family,
+    put: &mut impl FnMut(Key, Object),
+) {
+    put(Key::Neighbour(net.addr()), Object::Neighbour(mac));
+    put(Key::Fdb(family, mac), Object::Fdb(public));
+    // IPv6 routes do not share route info objects, so only IPv4 insertion grows with their number.
+    let nexthop = match net.addr() {
+        IpAddr::V4(gateway) if facts.options.nexthops => {
+            put(Key::Nexthop(gateway), Object::Nexthop);
+            true
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => false,
+    };
+    put(Key::Route(net), Object::Route(Route::ours(Via::Overlay { nexthop })));
+}
+
+fn device(facts: &Facts, vxlan: &VxlanConfig, family: Family, local: IpAddr) -> Device {
+    Device {
+        name: Facts::device_name(vxlan.vni, family),
+        vni: vxlan.vni,
+        port: vxlan.port,
+        mac: facts.mac(family),
+        mtu: facts.device_mtu(vxlan, family),
+        uplink: facts.uplink.index,
+        local,
+        learning: vxlan.learning,
+        gbp: vxlan.gbp,
+        up: true,
+    }
+}
+
+/// flannel sends from the public address when it is a local one; behind NAT it is not, and the
+/// kernel could not use it.
+fn local_address(uplink: &Uplink, family: Family) -> Option<IpAddr> {
+    match family {
+        Family::V4 => uplink.v4.map(IpAddr::V4),
+        Family::V6 => uplink.v6.map(IpAddr::V6),
+    }
+}
+
+fn filter_policy(facts: &Facts) -> Option<FilterPolicy> {
+    let options = &facts.options;
+    let mut policy = FilterPolicy::default();
+    for (family, range, subnet) in facts.families() {
+        let masquerade = match family {
+            Family::V4 => options.masquerade_v4,
+            Family::V6 => options.masquerade_v6,
+        };
+        if masquerade {
+            policy.masquerade.push(Masquerade {
+                network: range.network,
+                subnet,
+                exclude: options
+                    .masquerade_exclude
+                    .iter()
+                    .filter(|net| Family::of_net(net) == family)
+                    .copied()
+                    .collect(),
+                fully_random: options.masquerade_fully_random,
+            });
+        }
+        if options.forward {
+            policy.forward.push(range.network);
+        }
+    }
+    if let (Backend::Vxlan(vxlan), Some(guard)) = (&facts.network.backend, options.guard) {
+        policy.guard = Some(GuardPolicy {
+            port: vxlan.port,
+            count_only: guard == Guard::Count,
+            v4_len: facts.network.v4.map(|range| range.subnet_len),
+            v6_len: facts.network.v6.map(|range| range.subnet_len),
+        });
+    }
+    (policy != FilterPolicy::default()).then_some(policy)
+}
+
+#[cfg(test)]
+#[path = "desire_tests.rs"]
+mod tests;

@@ -1,0 +1,81 @@
+use super::*;
+use crate::plan::{
+    Roster,
+    fixtures::{facts, mac, record, rules},
+};
+
+fn wanted(facts: &Facts, dual: bool, peers: &[u16]) -> State {
+    let mut roster = Roster::default();
+    roster.snapshot(&rules(dual), peers.iter().map(|n| record(*n, dual)).collect());
+    desire(facts, roster.peers())
+}
+
+#[test]
+fn a_vxlan_peer_is_a_neighbour_an_fdb_entry_and_an_onlink_route() {
+    let state = wanted(&facts(false), false, &[2]);
+    let net: IpNet = "10.244.2.0/24".parse().unwrap();
+    let public: IpAddr = [10, 200, 2, 2].into();
+    assert_eq!(state[&Key::Neighbour(net.addr())], Object::Neighbour(mac(2)));
+    assert_eq!(state[&Key::Fdb(Family::V4, mac(2))], Object::Fdb(public));
+    assert_eq!(state[&Key::Nexthop([10, 244, 2, 0].into())], Object::Nexthop);
+    assert_eq!(state[&Key::Route(net)], Object::Route(Route::ours(Via::Overlay { nexthop: true })));
+    assert_eq!(state[&Key::Guard(public, net)], Object::Guard);
+}
+
+#[test]
+fn device_mtus_differ_by_the_outer_header_and_pods_get_the_smaller() {
+    let state = wanted(&facts(true), true, &[]);
+    let mtu = |family| match &state[&Key::Device(family)] {
+        Object::Device(device) => device.mtu,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((mtu(Family::V4), mtu(Family::V6)), (1450, 1430));
+    assert_eq!(facts(true).pod_mtu(), 1430);
+    assert_eq!(facts(false).pod_mtu(), 1450);
+}
+
+#[test]
+fn an_underlay_mtu_above_the_uplinks_is_capped_as_the_kernel_caps_it() {
+    let mut facts = facts(false);
+    let vxlan = VxlanConfig { mtu: Some(9000), ..VxlanConfig::default() };
+    assert_eq!(facts.device_mtu(&vxlan, Family::V4), 1450);
+    facts.uplink.mtu = 9100;
+    assert_eq!(facts.device_mtu(&vxlan, Family::V4), 8950);
+}
+
+#[test]
+fn direct_routing_takes_on_link_peers_off_the_overlay_and_nobody_else() {
+    let mut facts = facts(false);
+    facts.network.backend = Backend::Vxlan(VxlanConfig { direct_routing: true, ..VxlanConfig::default() });
+    facts.on_link = BTreeMap::from([([10, 200, 2, 2].into(), true), ([10, 200, 3, 2].into(), false)]);
+    let state = wanted(&facts, false, &[2, 3]);
+    let direct = Route::ours(Via::Direct { gateway: [10, 200, 2, 2].into() });
+    assert_eq!(state[&Key::Route("10.244.2.0/24".parse().unwrap())], Object::Route(direct));
+    assert!(!state.contains_key(&Key::Fdb(Family::V4, mac(2))));
+    assert!(!state.contains_key(&Key::Neighbour([10, 244, 2, 0].into())));
+    assert!(state.contains_key(&Key::Fdb(Family::V4, mac(3))));
+}
+
+#[test]
+fn host_gw_wants_plain_routes_and_no_device() {
+    let mut facts = facts(false);
+    facts.network.backend = Backend::HostGw;
+    let mut peers = Roster::default();
+    let mut rules = rules(false);
+    rules.network.backend = Backend::HostGw;
+    let mut record = record(2, false);
+    record.value = br#"{"PublicIP":"10.200.2.2","PublicIPv6":null,"BackendType":"host-gw"}"#.to_vec();
+    peers.snapshot(&rules, vec![record]);
+    let state = desire(&facts, peers.peers());
+    let kinds: Vec<&Key> = state.keys().filter(|key| !matches!(key, Key::Filter)).collect();
+    assert_eq!(kinds, [&Key::Route("10.244.2.0/24".parse().unwrap())]);
+    assert_eq!(facts.pod_mtu(), 1500);
+}
+
+#[test]
+fn the_uplinks_address_is_the_tunnels_source_even_behind_nat() {
+    let mut facts = facts(false);
+    facts.uplink.public_v4 = Some([203, 0, 113, 7].into());
+    let Object::Device(device) = &wanted(&facts, false, &[])[&Key::Device(Family::V4)] else { panic!("no device") };
+    assert_eq!(device.local, IpAddr::from([10, 200, 1, 2]));
+}

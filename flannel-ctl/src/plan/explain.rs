@@ -1,0 +1,69 @@
+//! A change in words, for `plan`, logs and errors.
+
+use crate::model::{Device, Object, Op, Route, Via};
+
+/// "add route 10.5.48.0/24 through the overlay"
+pub fn explain(op: &Op) -> String {
+    match (&op.from, &op.to) {
+        (None, Some(to)) => format!("add {}{}", op.key, describe(to)),
+        (Some(from), Some(to)) => format!("change {}{}", op.key, change(from, to)),
+        (Some(from), None) => format!("remove {}{}", op.key, describe(from)),
+        (None, None) => format!("leave {}", op.key),
+    }
+}
+
+fn change(from: &Object, to: &Object) -> String {
+    match (from, to) {
+        (Object::Device(from), Object::Device(to)) => device_change(from, to),
+        (Object::Route(Route { via: was, protocol }), Object::Route(route)) if *was == route.via => {
+            format!(" to our route protocol {} from {protocol}", route.protocol)
+        }
+        _ => format!(" from{} to{}", describe(from), describe(to)),
+    }
+}
+
+fn device_change(from: &Device, to: &Device) -> String {
+    let mut parts = Vec::new();
+    let mut note = |what: &str, was: &dyn std::fmt::Display, is: &dyn std::fmt::Display| {
+        let (was, is) = (was.to_string(), is.to_string());
+        if was != is {
+            parts.push(format!("{what} {was} to {is}"));
+        }
+    };
+    note("VNI", &from.vni, &to.vni);
+    note("port", &from.port, &to.port);
+    note("MAC", &from.mac, &to.mac);
+    note("MTU", &from.mtu, &to.mtu);
+    note("uplink index", &from.uplink, &to.uplink);
+    note("local address", &from.local, &to.local);
+    note("learning", &from.learning, &to.learning);
+    note("GBP", &from.gbp, &to.gbp);
+    note("up", &from.up, &to.up);
+    let how = if from.must_recreate(to) { " by making it anew" } else { "" };
+    format!(" {}{how}: {}", to.name, parts.join(", "))
+}
+
+fn describe(object: &Object) -> String {
+    match object {
+        Object::Device(device) => format!(
+            " {}: VNI {}, port {}, MAC {}, MTU {}, local {}",
+            device.name, device.vni, device.port, device.mac, device.mtu, device.local
+        ),
+        Object::Setting(on) => if *on { ": on" } else { ": off" }.into(),
+        Object::Address | Object::Guard | Object::Nexthop => String::new(),
+        Object::Filter(policy) => format!(
+            " (masquerade for {}, forward for {}, guard {})",
+            policy.masquerade.len(),
+            policy.forward.len(),
+            if policy.guard.is_some() { "on" } else { "off" }
+        ),
+        Object::Neighbour(mac) => format!(" at {mac}"),
+        Object::Fdb(ip) => format!(" to {ip}"),
+        Object::Route(route) => match route.via {
+            Via::Overlay { .. } => " through the overlay".into(),
+            Via::Direct { gateway } => format!(" via {gateway}"),
+            Via::Blackhole => " to nowhere".into(),
+            Via::Other => " to somewhere else".into(),
+        },
+    }
+}

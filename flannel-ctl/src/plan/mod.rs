@@ -1,0 +1,18 @@
+//! PURE: from leases to wanted kernel state, and from wanted and observed state to changes.
+//!
+//! [`inspect`] believes or refuses one lease, [`roster`] keeps the set of those believed,
+//! [`desire`] says what they want from the kernel, [`diff`] compares and orders.
+
+pub mod desire;
+pub mod diff;
+pub mod explain;
+pub mod inspect;
+pub mod roster;
+
+#[cfg(test)]
+pub(crate) mod fixtures;
+
+pub use desire::Facts;
+pub use diff::{diff, diff_keys};
+pub use inspect::{Refusal, Rules};
+pub use roster::{Changes, Roster};

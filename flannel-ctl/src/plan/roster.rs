@@ -1,0 +1,231 @@
+//! The set of leases that are believed, kept up to date event by event.
+//!
+//! What is admitted depends on what is there already: of two leases that claim the same range
+//! or the same VTEP address, the one admitted first keeps it; from a cold start, the one that
+//! was created first in the store. A claim that is given up goes to whoever was refused for it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::inspect::{Inspected, Refusal, Rules, inspect, judge};
+use crate::model::{Family, LeaseRecord, Mac, Peer};
+
+/// Leases by key: admitted as peers, or refused with the reason.
+#[derive(Debug, Default)]
+pub struct Roster {
+    peers: BTreeMap<String, Peer>,
+    refused: BTreeMap<String, Refused>,
+    /// Which lease holds the range with this base address. All ranges of a family have one
+    /// length, so equal bases are the only overlap left to look for.
+    ranges: BTreeMap<IpAddr, String>,
+    /// Which leases point at this VTEP. More than one when a node left an old lease behind.
+    vteps: BTreeMap<(Family, Mac), BTreeSet<String>>,
+    reservations: usize,
+}
+
+/// A lease that is not believed, kept for a second look.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    pub reason: Refusal,
+    suspect: Suspect,
+}
+
+/// What a second look looks at.
+#[derive(Clone, Debug)]
+enum Suspect {
+    Record(LeaseRecord),
+    /// Was a peer until this node changed.
+    Peer(Box<Peer>),
+}
+
+impl Suspect {
+    /// Former peers first, then in the order of creation.
+    fn order(&self) -> (i64, &str) {
+        match self {
+            Self::Record(record) => (record.created, &record.key),
+            Self::Peer(peer) => (0, &peer.key),
+        }
+    }
+}
+
+/// What an event did to the set of peers. A changed peer is in both lists.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub gone: Vec<Peer>,
+    pub come: Vec<Peer>,
+}
+
+impl Roster {
+    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values()
+    }
+
+    pub fn peer_count(&self) -> usize {
+        self.peers.len()
+    }
+
+    pub fn refused(&self) -> &BTreeMap<String, Refused> {
+        &self.refused
+    }
+
+    /// Keys without owner seen in the last snapshot and since.
+    pub fn reservations(&self) -> usize {
+        self.reservations
+    }
+
+    /// Another peer of the set sends to this VTEP too.
+    pub fn vtep_in_use(&self, family: Family, mac: Mac) -> Option<&Peer> {
+        self.vteps.get(&(family, mac))?.iter().next().and_then(|key| self.peers.get(key))
+    }
+
+    /// Takes the complete list: what is not in it is gone.
+    pub fn snapshot(&mut self, rules: &Rules, mut records: Vec<LeaseRecord>) -> Changes {
+        let mut changes = Changes::default();
+        let listed: BTreeSet<&str> = records.iter().map(|record| record.key.as_str()).collect();
+        let absent: Vec<String> = self.peers.keys().filter(|key| !listed.contains(key.as_str())).cloned().collect();
+        for key in absent {
+            changes.gone.extend(self.release(&key));
+        }
+        self.refused.clear();
+        self.reservations = 0;
+        records.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
+        for record in records {
+            self.take(rules, record, &mut changes);
+        }
+        self.second_look(rules, &mut changes);
+        changes
+    }
+
+    /// A lease was added or changed.
+    pub fn put(&mut self, rules: &Rules, record: LeaseRecord) -> Changes {
+        let mut changes = Changes::default();
+        self.refused.remove(&record.key);
+        self.take(rules, record, &mut changes);
+        if !changes.gone.is_empty() {
+            self.second_look(rules, &mut changes);
+        }
+        changes
+    }
+
+    /// A lease was removed. A key that was never seen changes nothing.
+    pub fn delete(&mut self, rules: &Rules, key: &str) -> Changes {
+        let mut changes = Changes::default();
+        self.refused.remove(key);
+        changes.gone.extend(self.release(key));
+        if !changes.gone.is_empty() {
+            self.second_look(rules, &mut changes);
+        }
+        changes
+    }
+
+    /// This node changed (subnet, address, MAC, interfaces): everybody is judged again.
+    pub fn rules_changed(&mut self, rules: &Rules) -> Changes {
+        let mut changes = Changes::default();
+        let unbelievable: Vec<(String, Refusal)> = self
+            .peers
+            .values()
+            .filter_map(|peer| judge(rules, peer).err().map(|reason| (peer.key.clone(), reason)))
+            .collect();
+        for (key, reason) in unbelievable {
+            if let Some(peer) = self.release(&key) {
+                self.refused.insert(key, Refused { reason, suspect: Suspect::Peer(Box::new(peer.clone())) });
+                changes.gone.push(peer);
+            }
+        }
+        self.second_look(rules, &mut changes);
+        changes
+    }
+
+    fn take(&mut self, rules: &Rules, record: LeaseRecord, changes: &mut Changes) {
+        let inspected = inspect(rules, &record);
+        if let Ok(Inspected::Peer(peer)) = &inspected
+            && self.peers.get(&record.key) == Some(&**peer)
+        {
+            return;
+        }
+        changes.gone.extend(self.release(&record.key));
+        let reason = match inspected {
+            Ok(Inspected::Own) => return,
+            Ok(Inspected::Reservation) => {
+                self.reservations += 1;
+                return;
+            }
+            Ok(Inspected::Peer(peer)) => match self.collision(&peer) {
+                None => return self.admit(*peer, changes),
+                Some(reason) => reason,
+            },
+            Err(reason) => reason,
+        };
+        self.refused.insert(record.key.clone(), Refused { reason, suspect: Suspect::Record(record) });
+    }
+
+    /// Tries the refused again.
+    fn second_look(&mut self, rules: &Rules, changes: &mut Changes) {
+        let mut waiting: Vec<Suspect> =
+            std::mem::take(&mut self.refused).into_values().map(|refused| refused.suspect).collect();
+        waiting.sort_by(|a, b| a.order().cmp(&b.order()));
+        for suspect in waiting {
+            match suspect {
+                Suspect::Record(record) => self.take(rules, record, changes),
+                Suspect::Peer(peer) => match judge(rules, &peer).err().or_else(|| self.collision(&peer)) {
+                    None => self.admit(*peer, changes),
+                    Some(reason) => {
+                        self.refused.insert(peer.key.clone(), Refused { reason, suspect: Suspect::Peer(peer) });
+                    }
+                },
+            }
+        }
+    }
+
+    fn collision(&self, peer: &Peer) -> Option<Refusal> {
+        for net in peer.subnet.nets() {
+            if let Some(holder) = self.ranges.get(&net.addr()) {
+                return Some(Refusal::OverlapsPeer(net, holder.clone()));
+            }
+        }
+        for family in Family::ALL {
+            let Some(mac) = peer.vtep(family) else { continue };
+            let Some(holder) = self.vtep_in_use(family, mac) else { continue };
+            if holder.public(family) != peer.public(family) {
+                return Some(Refusal::DuplicateMac(mac, holder.key.clone()));
+            }
+        }
+        None
+    }
+
+    fn admit(&mut self, peer: Peer, changes: &mut Changes) {
+        for net in peer.subnet.nets() {
+            self.ranges.insert(net.addr(), peer.key.clone());
+        }
+        for family in Family::ALL {
+            if let Some(mac) = peer.vtep(family) {
+                self.vteps.entry((family, mac)).or_default().insert(peer.key.clone());
+            }
+        }
+        changes.come.push(peer.clone());
+        self.peers.insert(peer.key.clone(), peer);
+    }
+
+    fn release(&mut self, key: &str) -> Option<Peer> {
+        let peer = self.peers.remove(key)?;
+        for net in peer.subnet.nets() {
+            self.ranges.remove(&net.addr());
+        }
+        for family in Family::ALL {
+            let Some(mac) = peer.vtep(family) else { continue };
+            if let Some(keys) = self.vteps.get_mut(&(family, mac)) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.vteps.remove(&(family, mac));
+                }
+            }
+        }
+        Some(peer)
+    }
+}
+
+#[cfg(test)]
+#[path = "roster_tests.rs"]
+mod tests;

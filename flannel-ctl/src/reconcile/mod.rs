@@ -1,0 +1,7 @@
+//! The loop that keeps kernel state true: see `docs/architecture.md`, "The one loop".
+
+pub mod retries;
+pub mod world;
+
+pub use retries::{Failure, Retries};
+pub use world::World;
