@@ -12,3 +12,4 @@ pub mod reconcile;
 pub mod serve;
 pub mod source;
 pub mod store;
+pub mod state;
