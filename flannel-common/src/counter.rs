@@ -3,6 +3,9 @@
 /// Name of the per-CPU array of `u64` that [`Counter`] indexes.
 pub const COUNTERS_MAP: &str = "COUNTERS";
 
+/// Name of the global `u16` with the tunnel's UDP port, host byte order, set before loading.
+pub const VXLAN_PORT_GLOBAL: &str = "VXLAN_PORT";
+
 /// What a slot counts. Numbers are part of the map layout: append only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]

@@ -11,4 +11,4 @@ mod addr;
 mod counter;
 
 pub use addr::{Mac, ParseMacError};
-pub use counter::{COUNTERS_MAP, Counter};
+pub use counter::{COUNTERS_MAP, Counter, VXLAN_PORT_GLOBAL};

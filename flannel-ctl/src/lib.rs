@@ -2,6 +2,7 @@
 //!
 //! `docs/architecture.md` has the map of the rooms below.
 
+pub mod bpf;
 pub mod cli;
 pub mod config;
 pub mod kernel;

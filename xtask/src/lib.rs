@@ -1,0 +1,3 @@
+//! Builds, runs, tests and measures flannel-ctl; [`lab`] makes clusters for tests.
+
+pub mod lab;
