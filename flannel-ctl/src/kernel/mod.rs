@@ -8,7 +8,10 @@ pub mod fake;
 
 use std::net::IpAddr;
 
-use crate::model::{Op, State};
+use crate::model::{Key, Object, Op, State};
+use netlink::{address, link, neighbour, nexthop, route};
+
+pub mod netlink;
 
 /// What the reconcile loop needs from a kernel, real or in memory.
 pub trait Kernel {
@@ -22,6 +25,61 @@ pub trait Kernel {
 
     /// Which of these addresses are reached through the uplink without a gateway.
     fn on_link(&mut self, addresses: &[IpAddr]) -> Result<Vec<bool>, KernelError>;
+}
+
+/// Whatever carries out the packet filter's share of the state: [`Key::Filter`] and
+/// [`Key::Guard`].
+pub trait PacketFilter: Send {
+    /// Adds what is in force to `out`. `wanted` is there because rules are easier to compare
+    /// with a text than to read back.
+    fn observe(&mut self, wanted: &State, out: &mut State) -> Result<(), KernelError>;
+
+    /// Carries out the changes as one transaction where the tool can; one outcome per op.
+    fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>>;
+}
+
+/// What the kernel said unasked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    Link {
+        gone: bool,
+        link: link::Link,
+    },
+    Address {
+        gone: bool,
+        address: address::Address,
+    },
+    /// A neighbour or, in the bridge family, a forwarding entry.
+    Neighbour {
+        gone: bool,
+        neighbour: neighbour::Neighbour,
+    },
+    Route {
+        gone: bool,
+        /// The kernel put it in another's place, of whose end it says nothing.
+        replaced: bool,
+        route: route::Entry,
+    },
+    Nexthop {
+        gone: bool,
+        nexthop: nexthop::Nexthop,
+    },
+    /// Notices were lost.
+    Overflow,
+}
+
+/// What a [`Notice`] means for us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interpretation {
+    Irrelevant,
+    /// Exactly this object is now so; `None`: is gone.
+    Changed(Key, Option<Object>),
+    /// More may have changed than was said: observe again. Carries the reason.
+    Resync(&'static str),
+    /// The uplink's addresses, MTU or existence changed: choose it again, then observe again.
+    Uplink,
+    /// Routes of others changed: what [`Kernel::on_link`] answers may be different now.
+    Topology,
 }
 
 /// What was tried, on what, what the kernel answered, and what usually explains it.
