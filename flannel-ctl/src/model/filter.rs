@@ -31,6 +31,8 @@ pub struct Masquerade {
 pub struct GuardPolicy {
     /// VXLAN's UDP port.
     pub port: u16,
+    /// Our network's identifier: another overlay may share the port, and is not ours to judge.
+    pub vni: u32,
     /// Count only, drop nothing.
     pub count_only: bool,
     /// Prefix lengths that inner sources are cut to before they are looked up; `None`: family off.

@@ -233,6 +233,7 @@ fn filter_policy(facts: &Facts) -> Option<FilterPolicy> {
     if let (Backend::Vxlan(vxlan), Some(guard)) = (&facts.network.backend, options.guard) {
         policy.guard = Some(GuardPolicy {
             port: vxlan.port,
+            vni: vxlan.vni,
             count_only: guard == Guard::Count,
             v4_len: facts.network.v4.map(|range| range.subnet_len),
             v6_len: facts.network.v6.map(|range| range.subnet_len),
