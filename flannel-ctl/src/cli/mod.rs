@@ -9,6 +9,7 @@ pub mod man;
 pub mod peers;
 pub mod plan;
 pub mod run;
+pub mod run_args;
 pub mod status;
 pub mod store;
 pub mod version;

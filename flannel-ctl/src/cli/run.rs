@@ -2,10 +2,16 @@
 
 use std::process::ExitCode;
 
+use super::run_args::RunArgs;
+
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    pub options: RunArgs,
+}
 
-pub fn run(_args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    args.options.settings()?;
     anyhow::bail!("run is not built yet")
 }

@@ -1,11 +1,19 @@
 //! Flags, environment and flannel's network config, resolved into what the daemon means.
 
 pub mod etcd;
+pub mod flags;
 mod json;
 pub mod netconf;
 pub mod problem;
+mod read;
+pub mod resolve;
 pub mod secret;
+pub mod settings;
+pub mod uplink;
+pub mod values;
 
 pub use etcd::{EtcdConfig, LeaseOptions};
 pub use problem::{ConfigErrors, FlagErrors, Problem};
 pub use secret::Secret;
+pub use settings::Settings;
+pub use uplink::UplinkPolicy;
