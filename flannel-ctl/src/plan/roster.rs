@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::inspect::{Inspected, Refusal, Rules, inspect, judge};
-use crate::model::{Family, LeaseRecord, Mac, Peer};
+use crate::model::{Family, Key, LeaseRecord, Mac, Peer};
 
 /// Leases by key: admitted as peers, or refused with the reason.
 #[derive(Debug, Default)]
@@ -40,6 +40,13 @@ enum Suspect {
     Peer(Box<Peer>),
 }
 
+/// Who deserves a second look: after another lease let something go, only those that wanted it.
+#[derive(Clone, Copy)]
+enum Look {
+    Collisions,
+    Everybody,
+}
+
 impl Suspect {
     /// Former peers first, then in the order of creation.
     fn order(&self) -> (i64, &str) {
@@ -55,6 +62,8 @@ impl Suspect {
 pub struct Changes {
     pub gone: Vec<Peer>,
     pub come: Vec<Peer>,
+    /// Keys of leases that were refused, for the first time or again.
+    pub refused: Vec<String>,
 }
 
 impl Roster {
@@ -80,6 +89,17 @@ impl Roster {
         self.vteps.get(&(family, mac))?.iter().next().and_then(|key| self.peers.get(key))
     }
 
+    /// The peer that an object of the kernel belongs to.
+    pub fn peer_of(&self, key: &Key) -> Option<&Peer> {
+        match key {
+            Key::Neighbour(base) => self.at(base),
+            Key::Nexthop(base) => self.at(&IpAddr::V4(*base)),
+            Key::Route(net) | Key::Guard(_, net) => self.at(&net.addr()),
+            Key::Fdb(family, mac) => self.vtep_in_use(*family, *mac),
+            Key::Device(_) | Key::Setting(..) | Key::Address(..) | Key::Filter => None,
+        }
+    }
+
     /// Takes the complete list: what is not in it is gone.
     pub fn snapshot(&mut self, rules: &Rules, mut records: Vec<LeaseRecord>) -> Changes {
         let mut changes = Changes::default();
@@ -94,7 +114,7 @@ impl Roster {
         for record in records {
             self.take(rules, record, &mut changes);
         }
-        self.second_look(rules, &mut changes);
+        self.second_look(rules, Look::Collisions, &mut changes);
         changes
     }
 
@@ -104,7 +124,7 @@ impl Roster {
         self.refused.remove(&record.key);
         self.take(rules, record, &mut changes);
         if !changes.gone.is_empty() {
-            self.second_look(rules, &mut changes);
+            self.second_look(rules, Look::Collisions, &mut changes);
         }
         changes
     }
@@ -115,7 +135,7 @@ impl Roster {
         self.refused.remove(key);
         changes.gone.extend(self.release(key));
         if !changes.gone.is_empty() {
-            self.second_look(rules, &mut changes);
+            self.second_look(rules, Look::Collisions, &mut changes);
         }
         changes
     }
@@ -130,12 +150,16 @@ impl Roster {
             .collect();
         for (key, reason) in unbelievable {
             if let Some(peer) = self.release(&key) {
-                self.refused.insert(key, Refused { reason, suspect: Suspect::Peer(Box::new(peer.clone())) });
-                changes.gone.push(peer);
+                changes.gone.push(peer.clone());
+                self.refuse(Refused { reason, suspect: Suspect::Peer(Box::new(peer)) }, &mut changes);
             }
         }
-        self.second_look(rules, &mut changes);
+        self.second_look(rules, Look::Everybody, &mut changes);
         changes
+    }
+
+    fn at(&self, base: &IpAddr) -> Option<&Peer> {
+        self.ranges.get(base).and_then(|key| self.peers.get(key))
     }
 
     fn take(&mut self, rules: &Rules, record: LeaseRecord, changes: &mut Changes) {
@@ -158,25 +182,38 @@ impl Roster {
             },
             Err(reason) => reason,
         };
-        self.refused.insert(record.key.clone(), Refused { reason, suspect: Suspect::Record(record) });
+        self.refuse(Refused { reason, suspect: Suspect::Record(record) }, changes);
     }
 
     /// Tries the refused again.
-    fn second_look(&mut self, rules: &Rules, changes: &mut Changes) {
-        let mut waiting: Vec<Suspect> =
-            std::mem::take(&mut self.refused).into_values().map(|refused| refused.suspect).collect();
+    fn second_look(&mut self, rules: &Rules, look: Look, changes: &mut Changes) {
+        let worth = |refused: &Refused| match look {
+            Look::Everybody => true,
+            Look::Collisions => {
+                matches!(refused.reason, Refusal::OverlapsPeer(..) | Refusal::DuplicateMac(..))
+            }
+        };
+        let mut waiting: Vec<Suspect> = self
+            .refused
+            .extract_if(.., |_, refused| worth(refused))
+            .map(|(_, refused)| refused.suspect)
+            .collect();
         waiting.sort_by(|a, b| a.order().cmp(&b.order()));
         for suspect in waiting {
             match suspect {
                 Suspect::Record(record) => self.take(rules, record, changes),
                 Suspect::Peer(peer) => match judge(rules, &peer).err().or_else(|| self.collision(&peer)) {
                     None => self.admit(*peer, changes),
-                    Some(reason) => {
-                        self.refused.insert(peer.key.clone(), Refused { reason, suspect: Suspect::Peer(peer) });
-                    }
+                    Some(reason) => self.refuse(Refused { reason, suspect: Suspect::Peer(peer) }, changes),
                 },
             }
         }
+    }
+
+    fn refuse(&mut self, refused: Refused, changes: &mut Changes) {
+        let key = refused.suspect.order().1.to_owned();
+        changes.refused.push(key.clone());
+        self.refused.insert(key, refused);
     }
 
     fn collision(&self, peer: &Peer) -> Option<Refusal> {

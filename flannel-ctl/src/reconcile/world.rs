@@ -78,31 +78,35 @@ impl World {
         self.fenced
     }
 
-    pub fn snapshot(&mut self, records: Vec<LeaseRecord>) {
+    /// Takes the source's whole list. These three return the keys of leases that were refused.
+    pub fn snapshot(&mut self, records: Vec<LeaseRecord>) -> Vec<String> {
         let changes = self.roster.snapshot(&self.rules, records);
         // What left while we were away is only in the kernel: it takes a full comparison.
         self.all_dirty |= !self.complete;
         self.complete = true;
         self.follow(&changes);
+        changes.refused
     }
 
-    pub fn put(&mut self, record: LeaseRecord) {
+    pub fn put(&mut self, record: LeaseRecord) -> Vec<String> {
         let changes = self.roster.put(&self.rules, record);
         self.follow(&changes);
+        changes.refused
     }
 
-    pub fn delete(&mut self, key: &str) {
+    pub fn delete(&mut self, key: &str) -> Vec<String> {
         let changes = self.roster.delete(&self.rules, key);
         self.follow(&changes);
+        changes.refused
     }
 
     /// This node changed.
-    pub fn set_facts(&mut self, facts: Facts, rules: Rules) {
+    pub fn set_facts(&mut self, facts: Facts, rules: Rules) -> Vec<String> {
         self.facts = facts;
         self.rules = rules;
-        // Its effect on the wanted state is in the rebuild.
-        drop(self.roster.rules_changed(&self.rules));
+        let changes = self.roster.rules_changed(&self.rules);
         self.rebuild();
+        changes.refused
     }
 
     /// Stops wanting anything until [`Self::set_facts`] brings another subnet.

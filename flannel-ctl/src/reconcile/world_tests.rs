@@ -53,11 +53,11 @@ proptest! {
         world.snapshot(vec![]);
         for step in steps {
             match step {
-                Step::Put(n) => world.put(record(n, true)),
-                Step::Steal(n, victim) => world.put(stolen(n, victim, n % 2 == 0)),
-                Step::Garbage(n) => world.put(with_value(crate::plan::fixtures::subnet(n, true).key(), "{{", n.into())),
-                Step::Delete(n) => world.delete(&crate::plan::fixtures::subnet(n, true).key()),
-                Step::Snapshot(nodes) => world.snapshot(nodes.into_iter().map(|n| record(n, true)).collect()),
+                Step::Put(n) => drop(world.put(record(n, true))),
+                Step::Steal(n, victim) => drop(world.put(stolen(n, victim, n % 2 == 0))),
+                Step::Garbage(n) => world.put(with_value(crate::plan::fixtures::subnet(n, true).key(), "{{", n.into())).clear(),
+                Step::Delete(n) => drop(world.delete(&crate::plan::fixtures::subnet(n, true).key())),
+                Step::Snapshot(nodes) => drop(world.snapshot(nodes.into_iter().map(|n| record(n, true)).collect())),
             }
             prop_assert_eq!(world.wanted(), &desire(world.facts(), world.roster().peers()));
             settle(&mut world, &mut kernel);
