@@ -9,10 +9,10 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Kernel, KernelError};
+use super::{Interpretation, Kernel, KernelError};
 use crate::{
     model::{Family, Key, Object, Op, Route, State, Via},
-    plan::diff::device_of,
+    plan::{Facts, diff::device_of},
 };
 
 /// State, faults to inject, and a count of what was done.
@@ -83,6 +83,14 @@ impl FakeKernel {
 }
 
 impl Kernel for FakeKernel {
+    type Notice = Interpretation;
+
+    fn set_facts(&mut self, _facts: &Facts) {}
+
+    fn interpret(&mut self, notice: Interpretation) -> Interpretation {
+        notice
+    }
+
     fn observe(&mut self, _wanted: &State) -> Result<State, KernelError> {
         self.observations += 1;
         Ok(self.state.clone())

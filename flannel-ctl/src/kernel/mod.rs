@@ -8,13 +8,26 @@ pub mod fake;
 
 use std::net::IpAddr;
 
-use crate::model::{Key, Object, Op, State};
 use netlink::{address, link, neighbour, nexthop, route};
+
+use crate::{
+    model::{Key, Object, Op, State},
+    plan::Facts,
+};
 
 pub mod netlink;
 
 /// What the reconcile loop needs from a kernel, real or in memory.
 pub trait Kernel {
+    /// What this kernel says unasked.
+    type Notice;
+
+    /// Names the devices, the uplink and the ranges that are ours from now on.
+    fn set_facts(&mut self, facts: &Facts);
+
+    /// What a notice means for us.
+    fn interpret(&mut self, notice: Self::Notice) -> Interpretation;
+
     /// Reads everything that is ours, or that we would take over from flannel. Objects of
     /// others do not appear. `wanted` lets the packet filter answer "is exactly this in force?".
     fn observe(&mut self, wanted: &State) -> Result<State, KernelError>;

@@ -193,11 +193,8 @@ impl Roster {
                 matches!(refused.reason, Refusal::OverlapsPeer(..) | Refusal::DuplicateMac(..))
             }
         };
-        let mut waiting: Vec<Suspect> = self
-            .refused
-            .extract_if(.., |_, refused| worth(refused))
-            .map(|(_, refused)| refused.suspect)
-            .collect();
+        let mut waiting: Vec<Suspect> =
+            self.refused.extract_if(.., |_, refused| worth(refused)).map(|(_, refused)| refused.suspect).collect();
         waiting.sort_by(|a, b| a.order().cmp(&b.order()));
         for suspect in waiting {
             match suspect {

@@ -1,0 +1,423 @@
+//! The loop: wakes for a reason, takes in all that is waiting, compares, applies, reports.
+//!
+//! Flow: an event, a notice or a timer only marks what may differ; the pass after it compares
+//! and changes. Guarantees: nothing is removed before the source has told its whole list; one
+//! object's failure holds up no other; after any pass without failures, another would change
+//! nothing. Assumptions: one agent per network namespace and run directory. Caveat: the loop
+//! is one thread, so a pass over ten thousand peers delays the next event by its length.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use rand::Rng;
+use tokio::sync::watch;
+
+use super::{
+    Retries, World,
+    host::{Host, Surroundings},
+    reporting::{self, Memory},
+};
+use crate::{
+    kernel::{Interpretation, Kernel},
+    model::{Key, Op},
+    plan::{Facts, Rules, explain::explain},
+    serve::{Heartbeat, Question, ReadyGuard, Report},
+    source::{Event, OwnLease},
+};
+
+/// Reasons to wake.
+#[derive(Debug)]
+pub enum Wake<N> {
+    Source(Event),
+    /// The kernel said something.
+    Kernel(N),
+    /// The packet filter's tables were touched.
+    Filter,
+    Question(Question),
+    Stop,
+}
+
+/// A full look at the kernel at least this often, for what sent no notice.
+const SWEEP: Duration = Duration::from_secs(10);
+/// Other people's routes and addresses change in bursts (every pod start): look at most this often.
+const SURROUNDINGS: Duration = Duration::from_millis(250);
+/// A touched packet filter is looked at after this: whoever rewrites it does so in several steps.
+const FILTER_SETTLES: Duration = Duration::from_millis(20);
+/// Wake-ups taken in before a pass is due, so that a storm cannot starve the kernel.
+const BATCH: usize = 4096;
+
+/// The reconcile loop with all that it owns.
+pub struct Agent<K: Kernel, H: Host> {
+    kernel: K,
+    host: H,
+    world: World,
+    retries: Retries,
+    memory: Memory,
+    started: Instant,
+    heartbeat: Heartbeat,
+    report_tx: watch::Sender<Arc<Report>>,
+    /// Held until our own part is in place for the first time.
+    ready: Vec<ReadyGuard>,
+    due: Due,
+    /// Facts changed and have not been published yet.
+    unpublished: bool,
+}
+
+/// Times, since the start, at which something has to happen.
+#[derive(Debug, Default)]
+struct Due {
+    sweep: Duration,
+    /// Look at the kernel again, and why.
+    observe: Option<(Duration, &'static str)>,
+    surroundings: Option<Duration>,
+    publish: Option<Duration>,
+}
+
+/// What a new agent starts from.
+pub struct Start {
+    pub facts: Facts,
+    pub rules: Rules,
+    pub lease: OwnLease,
+    /// Version, node, source kind, datapath and its reason: what the loop itself does not know.
+    pub report: Report,
+    pub heartbeat: Heartbeat,
+    pub report_tx: watch::Sender<Arc<Report>>,
+    pub ready: Vec<ReadyGuard>,
+}
+
+impl<K: Kernel, H: Host> Agent<K, H> {
+    pub fn new(mut kernel: K, host: H, start: Start) -> Self {
+        kernel.set_facts(&start.facts);
+        Self {
+            kernel,
+            host,
+            world: World::new(start.facts, start.rules),
+            retries: Retries::default(),
+            memory: Memory::new(start.report, start.lease),
+            started: Instant::now(),
+            heartbeat: start.heartbeat,
+            report_tx: start.report_tx,
+            ready: start.ready,
+            due: Due { observe: Some((Duration::ZERO, "start")), ..Due::default() },
+            unpublished: true,
+        }
+    }
+
+    /// Runs until told to stop, or until nobody can wake it any more. Leaves the kernel as it is.
+    pub fn run(mut self, wake_rx: &mpsc::Receiver<Wake<K::Notice>>) {
+        self.pass();
+        loop {
+            let first = match wake_rx.recv_timeout(self.until_due()) {
+                Ok(wake) => Some(wake),
+                Err(mpsc::RecvTimeoutError::Timeout) => None,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            };
+            for wake in first.into_iter().chain(wake_rx.try_iter().take(BATCH)) {
+                if matches!(wake, Wake::Stop) {
+                    return;
+                }
+                self.take(wake);
+            }
+            self.pass();
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn until_due(&self) -> Duration {
+        let times = [
+            Some(self.due.sweep),
+            self.due.observe.map(|(at, _)| at),
+            self.due.surroundings,
+            self.due.publish,
+            self.retries.next(),
+        ];
+        times.into_iter().flatten().min().unwrap_or(SWEEP).saturating_sub(self.now())
+    }
+
+    fn take(&mut self, wake: Wake<K::Notice>) {
+        match wake {
+            Wake::Source(event) => self.event(event),
+            Wake::Kernel(notice) => self.notice(notice),
+            Wake::Filter => self.observe_after(FILTER_SETTLES, "the packet filter was touched"),
+            Wake::Question(Question::Peers(answer_tx)) => {
+                // Whoever asked may have gone: then nobody misses the answer.
+                drop(answer_tx.send(reporting::peers(&self.world, &self.retries)));
+            }
+            Wake::Stop => {}
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.memory.event(&event);
+        match event {
+            Event::Snapshot(records) => {
+                tracing::info!(leases = records.len(), "the source told its whole list");
+                let refused = self.world.snapshot(records);
+                self.memory.refused(&self.world, &refused);
+            }
+            Event::Put(record) => {
+                let refused = self.world.put(record);
+                self.memory.refused(&self.world, &refused);
+            }
+            Event::Delete(key) => {
+                let refused = self.world.delete(&key);
+                self.memory.refused(&self.world, &refused);
+            }
+            Event::Own(lease) => self.own(&lease),
+            Event::Lost { subnet, reason } => {
+                tracing::error!(%subnet, reason, "lost our subnet; its traffic is stopped until we have another");
+                self.world.fence(true);
+            }
+            Event::Conflict { key, reason } => tracing::warn!(key, reason, "conflict over our lease"),
+            Event::NetworkChanged(what) => {
+                tracing::warn!(what, "the network config has changed; it is applied at the next start");
+            }
+            Event::Connected => tracing::info!("connected to the source of leases"),
+            Event::Disconnected(why) => {
+                tracing::warn!(why, "no connection to the source of leases; what is known stays in force");
+            }
+        }
+    }
+
+    fn own(&mut self, lease: &OwnLease) {
+        let mut facts = self.world.facts().clone();
+        let mut rules = self.world.rules().clone();
+        if facts.subnet != lease.subnet || self.world.is_fenced() {
+            tracing::info!(subnet = %lease.subnet, "our subnet");
+        }
+        facts.subnet = lease.subnet;
+        rules.own_subnet = lease.subnet;
+        rules.own_key.clone_from(&lease.key);
+        self.world.fence(false);
+        if facts != *self.world.facts() || rules.own_key != self.world.rules().own_key {
+            self.set_facts(facts, rules);
+        }
+    }
+
+    fn notice(&mut self, notice: K::Notice) {
+        self.memory.counters().notices += 1;
+        match self.kernel.interpret(notice) {
+            Interpretation::Irrelevant => {}
+            Interpretation::Changed(key, object) => {
+                if self.world.noticed(key, object) {
+                    self.memory.disturbed(key);
+                }
+            }
+            Interpretation::Resync(why) => self.observe_after(Duration::ZERO, why),
+            Interpretation::Uplink => {
+                self.choose_uplink();
+                self.observe_after(Duration::ZERO, "the uplink changed");
+            }
+            Interpretation::Topology => {
+                let due = self.now() + SURROUNDINGS;
+                self.due.surroundings.get_or_insert(due);
+            }
+        }
+    }
+
+    fn observe_after(&mut self, wait: Duration, why: &'static str) {
+        let at = self.now() + wait;
+        if self.due.observe.is_none_or(|(due, _)| at < due) {
+            self.due.observe = Some((at, why));
+        }
+    }
+
+    fn choose_uplink(&mut self) {
+        match self.host.uplink() {
+            Ok(uplink) => {
+                self.memory.uplink_problem = None;
+                if uplink != self.world.facts().uplink {
+                    tracing::info!(interface = uplink.name, mtu = uplink.mtu, v4 = ?uplink.v4, v6 = ?uplink.v6,
+                        public_v4 = ?uplink.public_v4, public_v6 = ?uplink.public_v6, "the uplink changed");
+                    let facts = Facts { uplink, ..self.world.facts().clone() };
+                    let rules = self.world.rules().clone();
+                    self.set_facts(facts, rules);
+                    self.due.surroundings = Some(Duration::ZERO);
+                }
+            }
+            Err(problem) => {
+                tracing::warn!(problem, "no usable uplink; staying with the last one");
+                self.memory.uplink_problem = Some(problem);
+            }
+        }
+    }
+
+    fn set_facts(&mut self, facts: Facts, rules: Rules) {
+        self.kernel.set_facts(&facts);
+        let refused = self.world.set_facts(facts, rules);
+        self.memory.refused(&self.world, &refused);
+        self.unpublished = true;
+        self.observe_after(Duration::ZERO, "this node changed");
+    }
+
+    /// Looks around where it is due, compares, applies, reports.
+    fn pass(&mut self) {
+        self.heartbeat.beat(Instant::now());
+        let begun = self.now();
+        if self.due.surroundings.is_some_and(|at| at <= begun) {
+            self.due.surroundings = None;
+            self.look_around();
+        }
+        self.learn_on_link();
+        let sweeping = self.due.sweep <= begun;
+        if sweeping || self.due.observe.is_some_and(|(at, _)| at <= begun) {
+            self.observe(sweeping);
+        }
+        let (world, retries) = (&mut self.world, &self.retries);
+        let ops = world.ops(|key| retries.holds(key, begun));
+        if !ops.is_empty() {
+            self.apply(&ops, begun);
+        }
+        self.publish();
+        self.report();
+    }
+
+    fn observe(&mut self, sweeping: bool) {
+        let why = self.due.observe.take().map_or("sweep", |(_, why)| why);
+        tracing::debug!(why, "looking at the whole kernel state");
+        let jitter = rand::rng().random_range(0.8..1.0);
+        self.due.sweep = self.now() + SWEEP.mul_f64(jitter);
+        match self.kernel.observe(self.world.wanted()) {
+            Ok(observed) => {
+                self.memory.observe_problem = None;
+                self.memory.observed(sweeping, why);
+                let gone: Vec<Key> = self.retries.iter().map(|(key, _)| *key).collect();
+                self.world.observe(observed);
+                let (wanted, observed) = (self.world.wanted(), self.world.observed());
+                for key in gone.iter().filter(|key| wanted.get(key) == observed.get(key)) {
+                    self.retries.forget(key);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot read the kernel state; trying again in a second");
+                self.memory.observe_problem = Some(error.to_string());
+                self.observe_after(Duration::from_secs(1), "reading the kernel state failed");
+            }
+        }
+    }
+
+    fn apply(&mut self, ops: &[Op], begun: Duration) {
+        let repairing = self.memory.take_disturbance(ops);
+        if let Some(example) = repairing {
+            tracing::warn!(changes = ops.len(), example, "mending what somebody else changed");
+        }
+        let outcomes = self.kernel.apply(ops);
+        let now = self.now();
+        let (mut failed, mut first_error) = (0_usize, None);
+        for (op, outcome) in ops.iter().zip(outcomes) {
+            match outcome {
+                Ok(()) => {
+                    tracing::debug!(change = explain(op), "done");
+                    self.world.applied(op);
+                    self.retries.forget(&op.key);
+                }
+                Err(error) => {
+                    failed += 1;
+                    self.memory.failed(&op.key);
+                    if self.retries.get(&op.key).is_none_or(|known| known.error.answer != error.answer) {
+                        first_error.get_or_insert_with(|| error.to_string());
+                    }
+                    self.world.doubt(op.key);
+                    self.retries.failed(op.key, error, now, rand::rng().random());
+                }
+            }
+        }
+        self.memory.applied(ops.len() - failed, now.saturating_sub(begun));
+        tracing::debug!(changes = ops.len(), failed, took = ?now.saturating_sub(begun), "pass");
+        if let Some(error) = first_error {
+            tracing::error!(error, failed, "kernel changes failed; each is tried again on its own");
+        }
+        // A device that came or was remade may differ from what was asked (udev, limits), and
+        // what is believed of a failed object may be wrong: both deserve another look.
+        if ops.iter().any(|op| matches!(op.key, Key::Device(_))) {
+            self.observe_after(Duration::ZERO, "a device was changed");
+        } else if failed > 0 {
+            let next = self.retries.next().unwrap_or(now).saturating_sub(now);
+            self.observe_after(next, "changes failed");
+        }
+    }
+
+    fn look_around(&mut self) {
+        match self.host.surroundings(self.world.facts()) {
+            Ok(Surroundings { local_addresses, local_nets }) => {
+                let rules = Rules { local_addresses, local_nets, ..self.world.rules().clone() };
+                if rules.local_addresses != self.world.rules().local_addresses
+                    || rules.local_nets != self.world.rules().local_nets
+                {
+                    let facts = self.world.facts().clone();
+                    let refused = self.world.set_facts(facts, rules);
+                    self.memory.refused(&self.world, &refused);
+                }
+            }
+            Err(problem) => tracing::warn!(problem, "cannot list this node's interfaces"),
+        }
+        let everybody: Vec<_> = self.world.facts().on_link.keys().copied().collect();
+        self.ask_on_link(&everybody);
+    }
+
+    fn learn_on_link(&mut self) {
+        let unknown = self.world.unknown_on_link();
+        self.ask_on_link(&unknown);
+    }
+
+    fn ask_on_link(&mut self, addresses: &[std::net::IpAddr]) {
+        if addresses.is_empty() {
+            return;
+        }
+        match self.kernel.on_link(addresses) {
+            Ok(answers) => {
+                let answers: BTreeMap<_, _> = addresses.iter().copied().zip(answers).collect();
+                self.world.set_on_link(answers);
+            }
+            Err(error) => tracing::warn!(%error, "cannot look up routes to peers; they stay on the overlay"),
+        }
+    }
+
+    /// Tells the outside (the lease, subnet.env) what changed, once our own part is in place.
+    fn publish(&mut self) {
+        let now = self.now();
+        let own_part_fails = self.retries.iter().any(|(key, _)| self.world.roster().peer_of(key).is_none());
+        if self.world.is_fenced() || own_part_fails || self.memory.observe_problem.is_some() {
+            return;
+        }
+        if self.unpublished && self.due.publish.is_none_or(|at| at <= now) {
+            self.due.publish = None;
+            match self.host.publish(self.world.facts()) {
+                Ok(()) => {
+                    self.unpublished = false;
+                    self.memory.publish_problem = None;
+                }
+                Err(problem) => {
+                    tracing::error!(problem, "cannot publish; trying again in a second");
+                    self.memory.publish_problem = Some(problem);
+                    self.due.publish = Some(now + Duration::from_secs(1));
+                }
+            }
+        }
+        if !self.unpublished && self.world.is_complete() {
+            self.ready.clear();
+        }
+    }
+
+    fn report(&mut self) {
+        let filter = self.host.filter_report();
+        let report = self.memory.report(&self.world, &self.retries, self.now(), filter);
+        self.report_tx.send_if_modified(|current| {
+            let changed = **current != report;
+            if changed {
+                *current = Arc::new(report);
+            }
+            changed
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "agent_tests.rs"]
+mod tests;

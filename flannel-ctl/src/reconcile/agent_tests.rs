@@ -1,0 +1,243 @@
+use std::sync::{
+    Mutex,
+    mpsc::{Receiver, Sender},
+};
+
+use super::*;
+use crate::{
+    kernel::fake::FakeKernel,
+    model::{Family, Object, State, Uplink},
+    plan::fixtures::{facts, record, rules, subnet, value},
+    serve::{
+        Readiness,
+        report::{Condition, FilterReport},
+    },
+};
+
+/// A kernel that the test can reach into while the agent runs.
+#[derive(Clone, Default)]
+struct SharedKernel(Arc<Mutex<FakeKernel>>);
+
+impl Kernel for SharedKernel {
+    type Notice = Interpretation;
+    fn set_facts(&mut self, facts: &Facts) {
+        self.0.lock().unwrap().set_facts(facts);
+    }
+    fn interpret(&mut self, notice: Interpretation) -> Interpretation {
+        notice
+    }
+    fn observe(&mut self, wanted: &State) -> Result<State, crate::kernel::KernelError> {
+        self.0.lock().unwrap().observe(wanted)
+    }
+    fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), crate::kernel::KernelError>> {
+        self.0.lock().unwrap().apply(ops)
+    }
+    fn on_link(&mut self, addresses: &[std::net::IpAddr]) -> Result<Vec<bool>, crate::kernel::KernelError> {
+        self.0.lock().unwrap().on_link(addresses)
+    }
+}
+
+/// A node whose uplink the test decides.
+#[derive(Clone)]
+struct TestHost {
+    uplink: Arc<Mutex<Result<Uplink, String>>>,
+    published: Arc<Mutex<Vec<Facts>>>,
+    refuse: Arc<Mutex<bool>>,
+}
+
+impl Host for TestHost {
+    fn uplink(&mut self) -> Result<Uplink, String> {
+        self.uplink.lock().unwrap().clone()
+    }
+    fn surroundings(&mut self, _facts: &Facts) -> Result<Surroundings, String> {
+        let rules = rules(false);
+        Ok(Surroundings { local_addresses: rules.local_addresses, local_nets: rules.local_nets })
+    }
+    fn publish(&mut self, facts: &Facts) -> Result<(), String> {
+        if *self.refuse.lock().unwrap() {
+            return Err("disk full".into());
+        }
+        self.published.lock().unwrap().push(facts.clone());
+        Ok(())
+    }
+    fn filter_report(&mut self) -> FilterReport {
+        FilterReport::default()
+    }
+}
+
+struct Running {
+    kernel: SharedKernel,
+    host: TestHost,
+    readiness: Readiness,
+    report_rx: watch::Receiver<Arc<Report>>,
+    wake_tx: Sender<Wake<Interpretation>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(kernel: FakeKernel) -> Self {
+        let kernel = SharedKernel(Arc::new(Mutex::new(kernel)));
+        let host = TestHost {
+            uplink: Arc::new(Mutex::new(Ok(facts(false).uplink))),
+            published: Arc::default(),
+            refuse: Arc::default(),
+        };
+        let readiness = Readiness::new();
+        let (report_tx, report_rx) = watch::channel(Arc::default());
+        let start = Start {
+            facts: facts(false),
+            rules: rules(false),
+            lease: OwnLease { key: subnet(1, false).key(), subnet: subnet(1, false), value: value(1, false) },
+            report: Report::default(),
+            heartbeat: Heartbeat::new(Instant::now()),
+            report_tx,
+            ready: vec![readiness.wait_for("the first pass")],
+        };
+        let (wake_tx, wake_rx): (_, Receiver<Wake<Interpretation>>) = mpsc::channel();
+        let agent = Agent::new(kernel.clone(), host.clone(), start);
+        let thread = std::thread::spawn(move || agent.run(&wake_rx));
+        Self { kernel, host, readiness, report_rx, wake_tx, thread: Some(thread) }
+    }
+
+    fn send(&self, wake: Wake<Interpretation>) {
+        self.wake_tx.send(wake).unwrap();
+    }
+
+    fn source(&self, event: Event) {
+        self.send(Wake::Source(event));
+    }
+
+    /// Waits until the condition holds; every change of state is followed by a report.
+    fn until(&self, what: &str, mut holds: impl FnMut(&Report, &FakeKernel) -> bool) {
+        let limit = Instant::now() + Duration::from_secs(20);
+        loop {
+            if holds(&self.report_rx.borrow(), &self.kernel.0.lock().unwrap()) {
+                return;
+            }
+            assert!(Instant::now() < limit, "timed out: {what}; {:?}", self.report_rx.borrow());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.wake_tx.send(Wake::Stop));
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn route(n: u16) -> Key {
+    Key::Route(subnet(n, false).net(Family::V4).unwrap())
+}
+
+#[test]
+fn becomes_ready_only_with_the_list_and_our_own_part_in_place() {
+    let running = Running::start(FakeKernel::default());
+    running.until("device made", |_, kernel| kernel.state.contains_key(&Key::Device(Family::V4)));
+    running.until("published", |_, _| running.host.published.lock().unwrap().len() == 1);
+    assert!(!running.readiness.is_ready());
+    running.source(Event::Snapshot(vec![record(2, false)]));
+    running.until("ready", |report, _| running.readiness.is_ready() && report.state == Condition::Converged);
+    assert!(running.kernel.0.lock().unwrap().state.contains_key(&route(2)));
+}
+
+#[test]
+fn one_object_that_fails_for_ever_holds_up_nobody_else_and_heals_when_it_can() {
+    let kernel = FakeKernel { refuse: [route(2)].into(), ..FakeKernel::default() };
+    let running = Running::start(kernel);
+    running.source(Event::Snapshot(vec![record(2, false), record(3, false)]));
+    running.until("degraded", |report, kernel| {
+        report.state == Condition::Degraded && kernel.state.contains_key(&route(3)) && report.peers.programmed == 1
+    });
+    running.until("tried again", |report, _| report.kernel.failing.first().is_some_and(|failing| failing.tries > 2));
+    assert!(running.readiness.is_ready(), "a peer's failure is not ours");
+    running.kernel.0.lock().unwrap().refuse.clear();
+    running
+        .until("healed", |report, kernel| report.state == Condition::Converged && kernel.state.contains_key(&route(2)));
+}
+
+#[test]
+fn what_somebody_breaks_is_mended_on_notice() {
+    let running = Running::start(FakeKernel::default());
+    running.source(Event::Snapshot(vec![record(2, false)]));
+    running.until("up", |report, _| report.state == Condition::Converged);
+    running.kernel.0.lock().unwrap().state.remove(&route(2));
+    running.send(Wake::Kernel(Interpretation::Changed(route(2), None)));
+    running.until("route back", |report, kernel| kernel.state.contains_key(&route(2)) && report.counters.repairs == 1);
+    running.kernel.0.lock().unwrap().lose_device(Family::V4);
+    running.send(Wake::Kernel(Interpretation::Resync("link gone")));
+    let fdb = Key::Fdb(Family::V4, crate::plan::fixtures::mac(2));
+    running.until("device and peers back", |_, kernel| {
+        kernel.state.contains_key(&Key::Device(Family::V4))
+            && kernel.state.contains_key(&route(2))
+            && kernel.state.contains_key(&fdb)
+    });
+}
+
+#[test]
+fn a_changed_uplink_is_followed_and_published() {
+    let running = Running::start(FakeKernel::default());
+    running.source(Event::Snapshot(vec![]));
+    running.until("up", |report, _| report.state == Condition::Converged);
+    *running.host.uplink.lock().unwrap() = Ok(Uplink { mtu: 1400, ..facts(false).uplink });
+    running.send(Wake::Kernel(Interpretation::Uplink));
+    running.until("mtu follows", |report, kernel| {
+        matches!(&kernel.state.get(&Key::Device(Family::V4)), Some(Object::Device(device)) if device.mtu == 1350)
+            && report.datapath.mtu == 1350
+    });
+    running.until("published again", |_, _| {
+        running.host.published.lock().unwrap().last().is_some_and(|facts| facts.uplink.mtu == 1400)
+    });
+    *running.host.uplink.lock().unwrap() = Err("eth0 is gone".into());
+    running.send(Wake::Kernel(Interpretation::Uplink));
+    running.until("said so", |report, _| report.reason.contains("eth0 is gone"));
+}
+
+#[test]
+fn a_lost_subnet_is_fenced_until_there_is_another() {
+    let running = Running::start(FakeKernel::default());
+    running.source(Event::Snapshot(vec![record(2, false)]));
+    running.until("up", |report, _| report.state == Condition::Converged);
+    running.source(Event::Lost { subnet: subnet(1, false), reason: "taken".into() });
+    running.until("fenced", |report, kernel| kernel.state.is_empty() && report.state == Condition::Degraded);
+    let lease = OwnLease { key: subnet(9, false).key(), subnet: subnet(9, false), value: value(1, false) };
+    running.source(Event::Own(lease));
+    running.until("back on another subnet", |report, kernel| {
+        let address = Key::Address(Family::V4, "10.244.9.0/32".parse().unwrap());
+        report.state == Condition::Converged
+            && kernel.state.contains_key(&address)
+            && kernel.state.contains_key(&route(2))
+    });
+    running.until("published", |_, _| {
+        running.host.published.lock().unwrap().last().is_some_and(|facts| facts.subnet == subnet(9, false))
+    });
+}
+
+#[test]
+fn a_refused_lease_is_shown_and_forgotten_with_its_cause() {
+    let running = Running::start(FakeKernel::default());
+    running.source(Event::Snapshot(vec![record(2, false)]));
+    running.source(Event::Put(crate::plan::fixtures::with_value("10.244.0.0-16", "{{{{", 5)));
+    running.until("shown", |report, _| report.peers.refused == 1 && report.refused[0].key == "10.244.0.0-16");
+    running.until("others work", |report, kernel| {
+        report.state == Condition::Converged && kernel.state.contains_key(&route(2))
+    });
+    running.source(Event::Delete("10.244.0.0-16".into()));
+    running.until("forgotten", |report, _| report.peers.refused == 0 && report.refused.is_empty());
+}
+
+#[test]
+fn not_ready_while_it_cannot_publish_and_ready_once_it_can() {
+    let running = Running::start(FakeKernel::default());
+    *running.host.refuse.lock().unwrap() = true;
+    // Whether the first attempt came before or after that line, a new fact makes another.
+    running.source(Event::Snapshot(vec![]));
+    let lease = OwnLease { key: subnet(9, false).key(), subnet: subnet(9, false), value: value(1, false) };
+    running.source(Event::Own(lease));
+    running.until("said so", |report, _| report.reason.contains("disk full"));
+    *running.host.refuse.lock().unwrap() = false;
+    running.until("ready", |report, _| running.readiness.is_ready() && report.state == Condition::Converged);
+}

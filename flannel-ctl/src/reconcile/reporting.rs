@@ -1,0 +1,334 @@
+//! What the loop remembers for people, and the report it makes of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, SystemTime},
+};
+
+use super::{Retries, World};
+use crate::{
+    model::{Backend, Family, Key, Op, Setting},
+    plan::{desire::is_direct, explain::explain},
+    serve::report::{
+        Condition, Counters, FailingObject, FilterReport, KernelReport, NetworkReport, OwnLeaseReport, PeerCounts,
+        PeerReport, PeerState, PeerVia, RefusedLease, Report, UplinkReport,
+    },
+    source::{Event, OwnLease},
+};
+
+/// Warnings about refused leases in one burst; whoever writes bad leases must not fill the log.
+const REFUSALS_LOGGED: usize = 20;
+const REFUSALS_PERIOD: Duration = Duration::from_secs(10);
+
+/// State that exists to be shown.
+#[derive(Debug)]
+pub(super) struct Memory {
+    base: Report,
+    counters: Counters,
+    lease: OwnLease,
+    refused: BTreeMap<String, RefusedLease>,
+    burst: (SystemTime, usize),
+    disturbed: BTreeSet<Key>,
+    /// The last full look was not of our own making: differences are somebody else's work.
+    suspicious: bool,
+    looked_before: bool,
+    pub(super) uplink_problem: Option<String>,
+    pub(super) observe_problem: Option<String>,
+    pub(super) publish_problem: Option<String>,
+}
+
+impl Memory {
+    pub(super) fn new(base: Report, lease: OwnLease) -> Self {
+        Self {
+            base,
+            counters: Counters::default(),
+            lease,
+            refused: BTreeMap::new(),
+            burst: (SystemTime::UNIX_EPOCH, 0),
+            disturbed: BTreeSet::new(),
+            suspicious: false,
+            looked_before: false,
+            uplink_problem: None,
+            observe_problem: None,
+            publish_problem: None,
+        }
+    }
+
+    pub(super) fn counters(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    pub(super) fn event(&mut self, event: &Event) {
+        self.counters.events += 1;
+        let source = &mut self.base.source;
+        source.last_event_unix = Some(unix_now());
+        match event {
+            Event::Snapshot(_) | Event::Put(_) | Event::Delete(_) | Event::Lost { .. } => {}
+            Event::Own(lease) => self.lease = lease.clone(),
+            Event::Conflict { .. } => self.counters.own_subnet_conflicts += 1,
+            Event::NetworkChanged(what) => {
+                self.base.network.get_or_insert_default().problem = Some(what.clone());
+            }
+            Event::Connected => {
+                source.connected = true;
+                source.detail.clear();
+            }
+            Event::Disconnected(why) => {
+                source.connected = false;
+                source.detail.clone_from(why);
+                self.counters.source_disconnects += 1;
+            }
+        }
+    }
+
+    /// Leases were refused: says so once per lease and reason, and not too often.
+    pub(super) fn refused(&mut self, world: &World, keys: &[String]) {
+        for key in keys {
+            let Some(refused) = world.roster().refused().get(key) else { continue };
+            let reason = refused.reason.to_string();
+            if self.refused.get(key).is_some_and(|known| known.reason == reason) {
+                continue;
+            }
+            if self.may_log() {
+                tracing::warn!(key = printable(key), reason, "refused a lease");
+            }
+            let since_unix = unix_now();
+            self.refused.insert(key.clone(), RefusedLease { key: printable(key), reason, since_unix });
+        }
+        self.refused.retain(|key, _| world.roster().refused().contains_key(key));
+    }
+
+    fn may_log(&mut self) -> bool {
+        let now = SystemTime::now();
+        if now.duration_since(self.burst.0).map_or(true, |age| age > REFUSALS_PERIOD) {
+            self.burst = (now, 0);
+        }
+        self.burst.1 += 1;
+        if self.burst.1 == REFUSALS_LOGGED {
+            tracing::warn!("more leases are refused than are logged; see `flannel-ctl status` for the list");
+        }
+        self.burst.1 < REFUSALS_LOGGED
+    }
+
+    pub(super) fn disturbed(&mut self, key: Key) {
+        self.disturbed.insert(key);
+    }
+
+    pub(super) fn observed(&mut self, sweeping: bool, why: &str) {
+        if sweeping {
+            self.counters.sweeps += 1;
+            self.base.last_sweep_unix = Some(unix_now());
+        }
+        // The first look finds what an earlier life left; after that, differences that we did not
+        // cause ourselves are news.
+        self.suspicious = self.looked_before && why != "this node changed";
+        self.looked_before = true;
+    }
+
+    /// Whether these changes mend what somebody else did; then with an example in words.
+    pub(super) fn take_disturbance(&mut self, ops: &[Op]) -> Option<String> {
+        let disturbed = std::mem::take(&mut self.disturbed);
+        let suspicious = std::mem::take(&mut self.suspicious);
+        let mended: Vec<&Op> =
+            ops.iter().filter(|op| disturbed.contains(&op.key) || (suspicious && op.from.is_some())).collect();
+        self.counters.repairs += mended.len() as u64;
+        mended.first().map(|op| explain(op))
+    }
+
+    pub(super) fn failed(&mut self, key: &Key) {
+        *self.counters.kernel_errors.entry(kind(key).into()).or_default() += 1;
+    }
+
+    pub(super) fn applied(&mut self, changes: usize, took: Duration) {
+        self.counters.changes += changes as u64;
+        self.base.last_convergence_ms = Some(took.as_secs_f64() * 1000.0);
+    }
+
+    pub(super) fn report(&mut self, world: &World, retries: &Retries, now: Duration, filter: FilterReport) -> Report {
+        self.counters.passes += 1;
+        self.counters.guard_drops =
+            filter.counters.iter().filter(|(name, _)| name.starts_with("guard")).map(|(_, packets)| packets).sum();
+        let (condition, reason) = self.condition(world, retries);
+        if condition != self.base.state {
+            tracing::info!(from = self.base.state.name(), to = condition.name(), reason, "state");
+            self.base.state = condition;
+            self.base.since_unix = unix_now();
+        }
+        let mut report = self.base.clone();
+        let network = report.network.take();
+        report.reason = reason;
+        report.network = Some(NetworkReport { problem: network.and_then(|was| was.problem), ..network_report(world) });
+        report.lease = (!world.is_fenced()).then(|| own_lease(&self.lease));
+        report.uplink = Some(uplink(world));
+        report.datapath.mtu = world.facts().pod_mtu();
+        report.peers = PeerCounts {
+            total: world.roster().peer_count() as u64,
+            programmed: (world.roster().peer_count() - failing_peers(world, retries)) as u64,
+            refused: world.roster().refused().len() as u64,
+        };
+        report.kernel = kernel(world, retries, now);
+        report.refused = self.refused.values().take(Report::LIST_LIMIT).cloned().collect();
+        report.filter = filter;
+        report.counters = self.counters.clone();
+        report
+    }
+
+    fn condition(&self, world: &World, retries: &Retries) -> (Condition, String) {
+        let mut troubles = Vec::new();
+        if world.is_fenced() {
+            troubles.push("our subnet went to another node".to_owned());
+        }
+        troubles.extend(self.observe_problem.iter().cloned());
+        troubles.extend(self.uplink_problem.iter().cloned());
+        troubles.extend(self.publish_problem.iter().cloned());
+        if let Some((key, failure)) = retries.iter().next() {
+            let count = retries.iter().len();
+            troubles.push(format!("{count} kernel objects fail, first: {key}: {}", failure.error));
+        }
+        if !self.base.source.connected && !self.base.source.detail.is_empty() {
+            troubles.push(self.base.source.detail.clone());
+        }
+        if !troubles.is_empty() {
+            (Condition::Degraded, troubles.join("; "))
+        } else if !world.is_complete() {
+            (Condition::Starting, "waiting for the list of leases".into())
+        } else {
+            (Condition::Converged, String::new())
+        }
+    }
+}
+
+/// Every peer with its state, ordered by key.
+pub(super) fn peers(world: &World, retries: &Retries) -> Vec<PeerReport> {
+    let mut errors: BTreeMap<&str, String> = BTreeMap::new();
+    for (key, failure) in retries.iter() {
+        if let Some(peer) = world.roster().peer_of(key) {
+            errors.entry(&peer.key).or_insert_with(|| failure.error.to_string());
+        }
+    }
+    let facts = world.facts();
+    let report = |peer: &crate::model::Peer| {
+        let error = errors.get(peer.key.as_str()).cloned();
+        let direct = match &facts.network.backend {
+            Backend::Vxlan(vxlan) => {
+                Family::ALL.into_iter().filter_map(|family| peer.public(family)).any(|ip| is_direct(facts, vxlan, ip))
+            }
+            Backend::HostGw => true,
+            Backend::Udp { .. } | Backend::Alloc => false,
+        };
+        PeerReport {
+            node: peer.node.clone(),
+            key: peer.key.clone(),
+            ipv4: peer.subnet.net(Family::V4),
+            ipv6: peer.subnet.net(Family::V6),
+            public_ip: peer.public_v4,
+            public_ipv6: peer.public_v6,
+            vtep_mac: peer.vtep_v4.map(|mac| mac.to_string()),
+            vtep_mac_v6: peer.vtep_v6.map(|mac| mac.to_string()),
+            via: if direct { PeerVia::Direct } else { PeerVia::Overlay },
+            state: match &error {
+                Some(_) => PeerState::Failing,
+                None if world.is_fenced() => PeerState::Pending,
+                None => PeerState::Ok,
+            },
+            error,
+        }
+    };
+    world.roster().peers().map(report).collect()
+}
+
+fn failing_peers(world: &World, retries: &Retries) -> usize {
+    let keys: BTreeSet<&str> =
+        retries.iter().filter_map(|(key, _)| world.roster().peer_of(key)).map(|peer| peer.key.as_str()).collect();
+    keys.len()
+}
+
+fn kernel(world: &World, retries: &Retries, now: Duration) -> KernelReport {
+    let wanted = world.wanted().len();
+    let missing = retries.iter().filter(|(key, _)| world.wanted().contains_key(key)).count();
+    let mut failing: Vec<_> = retries.iter().collect();
+    failing.sort_by_key(|(_, failure)| failure.since);
+    KernelReport {
+        wanted: wanted as u64,
+        in_place: (wanted - missing) as u64,
+        failing_total: failing.len() as u64,
+        failing: failing
+            .into_iter()
+            .take(Report::LIST_LIMIT)
+            .map(|(key, failure)| FailingObject {
+                object: key.to_string(),
+                attempt: failure.error.attempt.clone(),
+                error: match failure.error.hint {
+                    Some(hint) => format!("{} ({hint})", failure.error.answer),
+                    None => failure.error.answer.clone(),
+                },
+                since_secs: now.saturating_sub(failure.since).as_secs(),
+                tries: u64::from(failure.tries),
+                next_try_secs: failure.next.saturating_sub(now).as_secs(),
+            })
+            .collect(),
+    }
+}
+
+fn network_report(world: &World) -> NetworkReport {
+    let network = &world.facts().network;
+    let (backend, vni, port) = match &network.backend {
+        Backend::Vxlan(vxlan) => ("vxlan", Some(vxlan.vni), Some(vxlan.port)),
+        Backend::HostGw => ("host-gw", None, None),
+        Backend::Udp { port } => ("udp", None, Some(*port)),
+        Backend::Alloc => ("alloc", None, None),
+    };
+    NetworkReport {
+        ipv4: network.v4.map(|range| range.network),
+        ipv6: network.v6.map(|range| range.network),
+        backend: backend.into(),
+        vni,
+        port,
+        problem: None,
+    }
+}
+
+fn own_lease(lease: &OwnLease) -> OwnLeaseReport {
+    OwnLeaseReport {
+        key: lease.key.clone(),
+        ipv4: lease.subnet.net(Family::V4),
+        ipv6: lease.subnet.net(Family::V6),
+        public_ip: lease.subnet.v4().map(|_| lease.value.public_ip),
+        public_ipv6: lease.value.public_ipv6,
+        expires_unix: None,
+    }
+}
+
+fn uplink(world: &World) -> UplinkReport {
+    let uplink = &world.facts().uplink;
+    UplinkReport {
+        name: uplink.name.clone(),
+        index: uplink.index,
+        mtu: uplink.mtu,
+        addresses: uplink.v4.map(Into::into).into_iter().chain(uplink.v6.map(Into::into)).collect(),
+    }
+}
+
+/// Stable name of a kind of object, for counters.
+fn kind(key: &Key) -> &'static str {
+    match key {
+        Key::Device(_) => "device",
+        Key::Setting(_, Setting::AcceptRa | Setting::TxChecksum) => "setting",
+        Key::Address(..) => "address",
+        Key::Filter => "filter",
+        Key::Guard(..) => "guard",
+        Key::Neighbour(_) => "neighbour",
+        Key::Fdb(..) => "fdb",
+        Key::Nexthop(_) => "nexthop",
+        Key::Route(_) => "route",
+    }
+}
+
+/// A key as it may be shown: whoever wrote it does not get to drive the reader's terminal.
+fn printable(key: &str) -> String {
+    key.chars().take(100).flat_map(char::escape_debug).collect()
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
