@@ -12,5 +12,5 @@ pub mod plan;
 pub mod reconcile;
 pub mod serve;
 pub mod source;
-pub mod store;
 pub mod state;
+pub mod store;

@@ -5,10 +5,17 @@
 
 pub mod handle;
 pub mod heartbeat;
+pub mod http;
+mod limit;
+pub mod metrics;
+pub mod notify;
 pub mod readiness;
 pub mod report;
+pub mod socket;
 
 pub use handle::{AskError, Question, ReportHandle};
 pub use heartbeat::Heartbeat;
+pub use http::HealthServer;
 pub use readiness::{Readiness, ReadyGuard};
 pub use report::{PeerReport, Report};
+pub use socket::StatusSocket;

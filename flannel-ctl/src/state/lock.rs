@@ -17,7 +17,8 @@ use super::{FileError, atomic};
 /// Held for as long as the value lives; the kernel lets go of it however the process ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: Flock<File>,
+    /// Locked until closed.
+    file: Flock<File>,
     path: PathBuf,
 }
 
@@ -54,7 +55,7 @@ impl Lock {
                         continue;
                     }
                     write_pid(&mut file).map_err(FileError::of("write the pid to lock file", &path))?;
-                    return Ok(Self { _file: file, path });
+                    return Ok(Self { file, path });
                 }
                 Err((mut file, Errno::EWOULDBLOCK)) => {
                     return Err(LockError::Held { run_dir: run_dir.to_owned(), pid: read_pid(&mut file) });
@@ -66,6 +67,12 @@ impl Lock {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file is still the one that others would find; `cleanup` or a person may have removed
+    /// it under a running daemon.
+    pub fn is_current(&self) -> bool {
+        is_at(&self.file, &self.path)
     }
 
     /// Who holds the lock of this run directory, if anybody: `Some(None)` has not written its
@@ -169,7 +176,7 @@ mod tests {
         let first = Lock::acquire(dir.path()).unwrap();
         std::fs::remove_file(first.path()).unwrap();
         let second = Lock::acquire(dir.path()).unwrap();
-        assert!(is_at(&second._file, second.path()));
+        assert!(second.is_current());
         assert!(Lock::acquire(dir.path()).is_err());
     }
 }

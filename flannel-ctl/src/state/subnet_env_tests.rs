@@ -4,19 +4,15 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn v4(network: &str, subnet: &str) -> Option<Pair<Ipv4Net>> {
-    Some(Pair { network: network.parse().unwrap(), subnet: subnet.parse().unwrap() })
-}
-
-fn v6(network: &str, subnet: &str) -> Option<Pair<Ipv6Net>> {
-    Some(Pair { network: network.parse().unwrap(), subnet: subnet.parse().unwrap() })
+fn pair<Net: FromStr<Err: std::fmt::Debug>>(network: &str, subnet: &str) -> Pair<Net> {
+    Pair { network: network.parse().unwrap(), subnet: subnet.parse().unwrap() }
 }
 
 #[test]
 fn dual_stack_byte_for_byte() {
     let env = SubnetEnv {
-        v4: v4("10.5.0.0/16", "10.5.11.0/24"),
-        v6: v6("fc00:5::/48", "fc00:5:0:3e::/64"),
+        v4: Some(pair("10.5.0.0/16", "10.5.11.0/24")),
+        v6: Some(pair("fc00:5::/48", "fc00:5:0:3e::/64")),
         mtu: 1450,
         ip_masq: false,
     };
@@ -33,12 +29,12 @@ fn dual_stack_byte_for_byte() {
 
 #[test]
 fn a_family_that_is_off_has_no_lines() {
-    let env = SubnetEnv { v4: v4("10.5.0.0/16", "10.5.11.0/24"), v6: None, mtu: 1500, ip_masq: true };
+    let env = SubnetEnv { v4: Some(pair("10.5.0.0/16", "10.5.11.0/24")), v6: None, mtu: 1500, ip_masq: true };
     assert_eq!(
         env.render(),
         "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.11.1/24\nFLANNEL_MTU=1500\nFLANNEL_IPMASQ=true\n"
     );
-    let env = SubnetEnv { v4: None, v6: v6("fc00:5::/48", "fc00:5:0:3e::/64"), mtu: 1430, ip_masq: true };
+    let env = SubnetEnv { v4: None, v6: Some(pair("fc00:5::/48", "fc00:5:0:3e::/64")), mtu: 1430, ip_masq: true };
     assert_eq!(
         env.render(),
         "FLANNEL_IPV6_NETWORK=fc00:5::/48\nFLANNEL_IPV6_SUBNET=fc00:5:0:3e::1/64\nFLANNEL_MTU=1430\nFLANNEL_IPMASQ=true\n"
@@ -82,7 +78,7 @@ fn a_missing_file_is_empty_and_a_written_one_reads_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("flannel/subnet.env");
     assert_eq!(Previous::read(&path).unwrap(), Previous::default());
-    let env = SubnetEnv { v4: v4("10.5.0.0/16", "10.5.11.0/24"), v6: None, mtu: 1450, ip_masq: false };
+    let env = SubnetEnv { v4: Some(pair("10.5.0.0/16", "10.5.11.0/24")), v6: None, mtu: 1450, ip_masq: false };
     assert!(env.write(&path).unwrap());
     assert!(!env.write(&path).unwrap());
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
