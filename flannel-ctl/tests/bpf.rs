@@ -1,6 +1,7 @@
 //! lane: bpf
 //!
 //! The embedded BPF object against the running kernel.
+#![expect(clippy::unwrap_used, reason = "a test's helper functions are tests too")]
 
 use std::{net::Ipv4Addr, process::Command};
 

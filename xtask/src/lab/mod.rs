@@ -1,8 +1,69 @@
-//! A cluster out of network namespaces.
+//! A cluster out of network namespaces: underlay, store, the real daemon on every node, pods.
+//!
+//! Nothing touches the machine's own network: all of it lives in namespaces named after the lab's prefix,
+//! and goes away with the [`Cluster`], in a panic too. Needs root.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use xtask::lab::{Cluster, Family, skip_unless};
+//!
+//! #[test]
+//! fn a_killed_daemon_loses_no_packet() {
+//!     if skip_unless(&["ip"]) {
+//!         return; // said why; a failure under CI
+//!     }
+//!     let cluster = Cluster::builder("killed").nodes(2).dual_stack().start().unwrap();
+//!     let mesh = cluster.wait_mesh(Duration::from_secs(10)).unwrap();
+//!     assert!(mesh.whole(), "{mesh}");
+//!
+//!     let ping = cluster.ping(1, 2, Family::V4).unwrap(); // every millisecond
+//!     cluster.node(1).kill().unwrap();
+//!     ping.more(200).unwrap();
+//!     cluster.node(1).start().unwrap();
+//!     cluster.node(1).wait_ready().unwrap();
+//!     ping.stop().assert_nothing_lost();
+//! }
+//! ```
+//!
+//! | what | where |
+//! | --- | --- |
+//! | change a node's kernel state | `cluster.node(1).netns().ip("route flush ...")`, `.run("nft flush ruleset")` |
+//! | the daemon's view | `cluster.node(1).status()`, `.log()`, `.http("/metrics")`, `.ctl(&["peers"])` |
+//! | start it in another way | `cluster.node(1).start_with(&Launch { wrapper: strace, .. })` |
+//! | partition | `cluster.underlay().unplug(1)`, `.replug(1)` |
+//! | the store | `cluster.store().kill()`, `cluster.start_store()` |
+//! | the wire | `Capture::start(cluster.node(1).netns(), "eth0", "udp port 8472")` |
+//! | beyond the cluster | `OUTSIDE_V4`, `OUTSIDE_V6`: pods reach them only masqueraded |
+//!
+//! `FLANNEL_LAB_KEEP=1` keeps logs and state; `FLANNEL_CTL_BIN` is the binary to use.
 
+mod binary;
+mod capture;
+mod cluster;
+mod echo;
+mod family;
+mod mesh;
 mod netns;
+mod node;
+mod ping;
+mod pod;
 mod precondition;
+mod process;
+mod relay;
+mod store;
+mod underlay;
 pub mod wait;
 
-pub use netns::{Netns, run, settled};
+pub use binary::flannel_ctl;
+pub use capture::{Capture, Packets};
+pub use cluster::{Builder, Cluster, plain_vxlan, remove_leftovers};
+pub use family::Family;
+pub use mesh::{Mesh, MeshPath};
+pub use netns::{Netns, run};
+pub use node::{Launch, Node};
+pub use ping::{Ping, PingReport};
+pub use pod::{Pod, SubnetEnv};
 pub use precondition::{missing_root, skip_unless};
+pub use process::Process;
+pub use store::{Store, StoreKind};
+pub use underlay::{GATEWAY_V4, GATEWAY_V6, OUTSIDE_V4, OUTSIDE_V6, Underlay};

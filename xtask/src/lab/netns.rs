@@ -15,8 +15,6 @@ use nix::{
     unistd::Pid,
 };
 
-use super::wait;
-
 const NAMED: &str = "/run/netns";
 
 /// A network namespace under `/run/netns`, removed on drop together with the processes left inside.
@@ -26,11 +24,21 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// Creates the namespace with its loopback up. A namespace of that name must not exist.
+    /// Creates the namespace with its loopback up; addresses added to it are usable at once (no duplicate
+    /// detection), and nobody filters by reverse path unasked. A namespace of that name must not exist.
     pub fn create(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         run(Command::new("ip").args(["netns", "add", &name]))?;
         let netns = Self { name };
+        netns.sysctl(&[
+            ("ipv6/conf/all/accept_dad", "0"),
+            ("ipv6/conf/default/accept_dad", "0"),
+            ("ipv6/conf/all/disable_ipv6", "0"),
+            ("ipv6/conf/default/disable_ipv6", "0"),
+            ("ipv6/conf/default/accept_ra", "0"),
+            ("ipv4/conf/all/rp_filter", "0"),
+            ("ipv4/conf/default/rp_filter", "0"),
+        ])?;
         netns.ip("link set lo up")?;
         Ok(netns)
     }
@@ -160,12 +168,4 @@ pub fn run(command: &mut Command) -> Result<String> {
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
-}
-
-/// Waits until an interface inside the namespace has carrier and no tentative address.
-pub fn settled(netns: &Netns, interface: &str) -> Result<()> {
-    wait::until(&format!("{interface} in {} settled", netns.name), wait::SHORT, || {
-        let addresses = netns.run(&format!("ip -6 address show dev {interface} tentative")).ok()?;
-        addresses.trim().is_empty().then_some(())
-    })
 }

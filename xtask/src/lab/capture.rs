@@ -1,0 +1,91 @@
+//! What is on a wire, as tshark sees it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use tempfile::TempDir;
+
+use super::{Netns, process::Process, run, wait};
+
+/// A capture under way; stop it to read it.
+#[derive(Debug)]
+pub struct Capture {
+    process: Process,
+    file: PathBuf,
+    /// Removed, with the file, on drop.
+    dir: TempDir,
+}
+
+/// A finished capture file.
+#[derive(Debug)]
+pub struct Packets {
+    file: PathBuf,
+    vxlan_port: u16,
+    #[expect(dead_code, reason = "removes the file on drop")]
+    dir: TempDir,
+}
+
+impl Capture {
+    /// Captures on an interface inside a namespace. `filter` is tcpdump's, such as `udp port 8472`.
+    pub fn start(netns: &Netns, interface: &str, filter: &str) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let (file, log) = (dir.path().join("packets.pcap"), dir.path().join("tcpdump.log"));
+        let mut command = netns.command("tcpdump");
+        command.args(["-i", interface, "-n", "-U", "--immediate-mode", "-B", "16384", "-Z", "root", "-w"]).arg(&file);
+        let mut process = Process::spawn("tcpdump", command.arg(filter), &log)?;
+        wait::until("tcpdump to listen", wait::SHORT, || {
+            let ended = process.ended().ok().flatten().is_some();
+            (ended || process.log().contains("listening on")).then_some(())
+        })?;
+        ensure!(process.ended()?.is_none(), "tcpdump ended: {}", process.log());
+        Ok(Self { process, file, dir })
+    }
+
+    /// Ends the capture.
+    pub fn stop(self) -> Result<Packets> {
+        self.process.signal(nix::sys::signal::Signal::SIGINT)?;
+        self.process.wait(wait::SHORT)?;
+        Ok(Packets { file: self.file, vxlan_port: 8472, dir: self.dir })
+    }
+}
+
+impl Packets {
+    /// The port that is decoded as VXLAN, if not 8472.
+    #[must_use]
+    pub fn with_vxlan_port(mut self, port: u16) -> Self {
+        self.vxlan_port = port;
+        self
+    }
+
+    /// The capture file, for as long as `self` lives.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// One row per packet that the display filter lets through (empty: all), one column per field:
+    /// `fields("vxlan", &["ip.src", "vxlan.vni"])`. Outer and inner occurrences are joined by a comma.
+    pub fn fields(&self, display_filter: &str, fields: &[&str]) -> Result<Vec<Vec<String>>> {
+        let mut arguments = vec!["-T", "fields", "-E", "separator=|"];
+        for field in fields {
+            arguments.extend(["-e", field]);
+        }
+        let text = self.tshark(display_filter, &arguments)?;
+        Ok(text.lines().map(|line| line.split('|').map(str::to_owned).collect()).collect())
+    }
+
+    /// Frames that tshark finds malformed or warns about, one line each. Checksums are not judged:
+    /// on virtual links they are filled in by nobody.
+    pub fn complaints(&self) -> Result<Vec<String>> {
+        let text = self.tshark("_ws.malformed || _ws.expert.severity >= \"Warning\"", &[])?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    fn tshark(&self, display_filter: &str, arguments: &[&str]) -> Result<String> {
+        let mut command = std::process::Command::new("tshark");
+        command.args(["-n", "-d", &format!("udp.port=={},vxlan", self.vxlan_port), "-r"]).arg(&self.file);
+        if !display_filter.is_empty() {
+            command.args(["-Y", display_filter]);
+        }
+        run(command.args(arguments))
+    }
+}
