@@ -15,9 +15,9 @@ use crate::{
     },
 };
 
-/// Arguments of `status`. Exits with 0 when converged, 3 when running but not converged, 1 when
-/// no daemon answers.
+/// Arguments of `status`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 converged, 3 running but not converged, 1 no daemon answers, 2 wrong usage")]
 pub struct Args {
     /// Run directory of the daemon to ask
     #[arg(long, env = "FLANNELD_RUN_DIR", default_value = "/run/flannel")]

@@ -27,10 +27,10 @@ pub struct HealthServer {
 
 /// The address could not be had.
 #[derive(Debug, thiserror::Error)]
-#[error("listen for health probes on {address}: {source}{}", hint(.source))]
+#[error("listen for health probes on {address}: {answer}{}", hint(.answer))]
 pub struct BindError {
     pub address: SocketAddr,
-    pub source: io::Error,
+    pub answer: io::Error,
 }
 
 impl HealthServer {
@@ -42,7 +42,7 @@ impl HealthServer {
         let address = SocketAddr::new(ip, port);
         match TcpListener::bind(address).await {
             Ok(listener) => Ok(Self { listener }),
-            Err(source) => Err(BindError { address, source }),
+            Err(answer) => Err(BindError { address, answer }),
         }
     }
 

@@ -32,8 +32,8 @@ struct Place {
 /// The socket could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    #[error("make status socket {}: {source}{}", .path.display(), too_long(.path))]
-    Bind { path: PathBuf, source: io::Error },
+    #[error("make status socket {}: {answer}{}", .path.display(), too_long(.path))]
+    Bind { path: PathBuf, answer: io::Error },
     #[error("make status socket {}: something that is not a socket has the name: remove it", .path.display())]
     NotASocket { path: PathBuf },
 }
@@ -42,15 +42,15 @@ pub enum SocketError {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error(
-        "no daemon answers at {}: {source} (start one with `flannel-ctl run`, or name the run directory of the \
+        "no daemon answers at {}: {answer} (start one with `flannel-ctl run`, or name the run directory of the \
          running one with --run-dir)",
         .socket.display()
     )]
-    NotRunning { socket: PathBuf, source: io::Error },
+    NotRunning { socket: PathBuf, answer: io::Error },
     #[error("not allowed to ask the daemon at {} (its socket is for root only)", .socket.display())]
     NotAllowed { socket: PathBuf },
-    #[error("the daemon at {} broke off: {source}", .socket.display())]
-    Broken { socket: PathBuf, source: io::Error },
+    #[error("the daemon at {} broke off: {answer}", .socket.display())]
+    Broken { socket: PathBuf, answer: io::Error },
     #[error("the daemon at {} refused: {answer}", .socket.display())]
     Refused { socket: PathBuf, answer: String },
     #[error("the daemon at {} gave an answer that this version does not understand: {why}", .socket.display())]
@@ -75,7 +75,7 @@ impl StatusSocket {
         }
         match bind_at(&path) {
             Ok((listener, inode)) => Ok(Self { listener, place: Place { path, inode } }),
-            Err(source) => Err(SocketError::Bind { path, source }),
+            Err(answer) => Err(SocketError::Bind { path, answer }),
         }
     }
 
@@ -114,11 +114,11 @@ pub fn ask_text(run_dir: &Path, route: &str) -> Result<String, ClientError> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Err(ClientError::NotAllowed { socket });
         }
-        Err(source) => return Err(ClientError::NotRunning { socket, source }),
+        Err(answer) => return Err(ClientError::NotRunning { socket, answer }),
     };
     let answer = match exchange(stream, route) {
         Ok(answer) => answer,
-        Err(source) => return Err(ClientError::Broken { socket, source }),
+        Err(answer) => return Err(ClientError::Broken { socket, answer }),
     };
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {
         return Err(ClientError::NotUnderstood { socket, why: "not an HTTP answer".to_owned() });

@@ -9,18 +9,18 @@ use std::{
 
 /// A file operation failed; the file that was there before still is.
 #[derive(Debug, thiserror::Error)]
-#[error("{attempt} {}: {source}{}", .path.display(), hint(.source))]
+#[error("{attempt} {}: {answer}{}", .path.display(), hint(.answer))]
 pub struct FileError {
     /// `write`, `make directory`...
     pub attempt: &'static str,
     pub path: PathBuf,
-    pub source: io::Error,
+    pub answer: io::Error,
 }
 
 impl FileError {
     /// For [`Result::map_err`].
     pub fn of(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self { attempt, path: path.to_owned(), source }
+        move |answer| Self { attempt, path: path.to_owned(), answer }
     }
 }
 
@@ -37,9 +37,9 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<bool, FileError
     let directory = directory_of(path);
     make_directory(directory)?;
     let temporary = write_temporary(path, content, mode)?;
-    if let Err(source) = fs::rename(&temporary, path) {
+    if let Err(answer) = fs::rename(&temporary, path) {
         discard(&temporary);
-        return Err(FileError { attempt: "rename the new file to", path: path.to_owned(), source });
+        return Err(FileError { attempt: "rename the new file to", path: path.to_owned(), answer });
     }
     sync_directory(directory)?;
     Ok(true)
@@ -73,9 +73,9 @@ fn write_temporary(path: &Path, content: &[u8], mode: u32) -> Result<PathBuf, Fi
     });
     match written {
         Ok(()) => Ok(temporary),
-        Err(source) => {
+        Err(answer) => {
             discard(&temporary);
-            Err(FileError { attempt: "write", path: temporary, source })
+            Err(FileError { attempt: "write", path: temporary, answer })
         }
     }
 }

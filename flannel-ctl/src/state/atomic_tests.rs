@@ -131,7 +131,7 @@ fn a_full_disk_leaves_the_old_file() {
     let path = full.path().join("f");
     replace(&path, b"old", 0o644).unwrap();
     let error = replace(&path, &vec![b'x'; 1 << 20], 0o644).unwrap_err();
-    assert_eq!(error.source.kind(), io::ErrorKind::StorageFull);
+    assert_eq!(error.answer.kind(), io::ErrorKind::StorageFull);
     assert!(error.to_string().ends_with("(make room: the old file is still in force)"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"old");
     assert_eq!(names(full.path()), ["f"]);
@@ -145,7 +145,7 @@ fn a_read_only_place_keeps_the_file_and_an_unchanged_one_is_no_error() {
     place.make_read_only();
     assert!(!replace(&path, b"old", 0o644).unwrap());
     let error = replace(&path, b"new", 0o644).unwrap_err();
-    assert_eq!(error.source.kind(), io::ErrorKind::ReadOnlyFilesystem);
+    assert_eq!(error.answer.kind(), io::ErrorKind::ReadOnlyFilesystem);
     assert!(error.to_string().contains("mount it writable"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"old");
 }
