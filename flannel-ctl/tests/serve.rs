@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    os::unix::net::UnixDatagram,
     path::Path,
     process::{Command, Output, Stdio},
     sync::Arc,
@@ -9,7 +10,8 @@ use std::{
 };
 
 use flannel_ctl::serve::{
-    HealthServer, Heartbeat, PeerReport, Question, Readiness, Report, ReportHandle, StatusSocket, report::Condition,
+    HealthServer, Heartbeat, PeerReport, Question, Readiness, Report, ReportHandle, StatusSocket, notify,
+    report::Condition,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -129,4 +131,38 @@ async fn probes_follow_readiness_and_heartbeat() {
         assert!(reason.starts_with("the reconcile loop has not come round for 35 s"), "{reason}");
     }
     server.abort();
+}
+
+/// Re-runs this test binary with the environment that systemd would give, since a process cannot
+/// safely change its own.
+#[test]
+fn systemd_hears_ready_status_watchdog_and_stopping() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_of_systemd", "--ignored"])
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "200000")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut awaited = vec!["READY=1", "STATUS=starting", "WATCHDOG=1", "STOPPING=1"];
+    let mut datagram = [0; 1024];
+    while !awaited.is_empty() {
+        let length = socket.recv(&mut datagram).unwrap_or_else(|error| panic!("still awaited {awaited:?}: {error}"));
+        let text = String::from_utf8_lossy(&datagram[..length]).into_owned();
+        awaited.retain(|line| !text.lines().any(|sent| sent == *line));
+    }
+    assert!(child.wait().unwrap().success());
+}
+
+#[tokio::test]
+#[ignore = "the other process of the test above"]
+async fn child_of_systemd() {
+    let daemon = daemon(Heartbeat::new(Instant::now()), 0);
+    let told = tokio::time::timeout(Duration::from_millis(500), notify::run(daemon.handle)).await;
+    assert!(told.is_err(), "it goes on until dropped");
+    notify::stopping();
 }

@@ -135,6 +135,8 @@ fn seconds(millis: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::serve::report::{Counters, KernelReport, NodeReport, PeerCounts, SourceReport};
 
@@ -170,5 +172,27 @@ mod tests {
         }
         let count = |what| text.lines().filter(|line| line.starts_with(what)).count();
         assert_eq!(count("# HELP"), count("# TYPE"));
+    }
+
+    #[test]
+    fn the_manual_lists_exactly_these_metrics() {
+        let report = Report { last_convergence_ms: Some(0.0), last_sweep_unix: Some(0), ..Report::default() };
+        let text = render(report).unwrap();
+        let rendered: BTreeSet<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+            .map(|(name, kind)| match kind {
+                "counter" => format!("{name}_total"),
+                "info" => format!("{name}_info"),
+                _ => name.to_owned(),
+            })
+            .collect();
+        let manual = include_str!("../../../docs/operations.md");
+        let listed: BTreeSet<_> = manual
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `flannel_")?.split_once('`'))
+            .map(|(name, _)| format!("flannel_{}", name.split('{').next().unwrap_or(name)))
+            .collect();
+        assert_eq!(listed, rendered);
     }
 }
