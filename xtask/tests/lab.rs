@@ -25,6 +25,9 @@ fn two_hosts(prefix: &str) -> (Netns, Netns) {
     ))
     .unwrap();
     there.ip(&format!("address add {FAR}/24 dev eth0\naddress add {FAR_V6}/64 dev eth0\nlink set eth0 up\n")).unwrap();
+    for host in [&here, &there] {
+        host.settle("eth0").unwrap();
+    }
     (here, there)
 }
 

@@ -127,6 +127,10 @@ impl Cluster {
             node.wait_ready()?;
             node.wire_pod()?;
         }
+        for node in &self.nodes {
+            node.netns().settle("cni0")?;
+            node.pod().netns().settle("eth0")?;
+        }
         Ok(())
     }
 }
@@ -205,6 +209,9 @@ impl Builder {
             let (dir, endpoint) = (&cluster.files.dir, cluster.store.endpoint());
             let node = Node::create(&self.prefix, number, &cluster.underlay, dir, endpoint, launch)?;
             cluster.nodes.push(node);
+        }
+        for node in &cluster.nodes {
+            node.netns().settle("eth0")?;
         }
         Ok(cluster)
     }

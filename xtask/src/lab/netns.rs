@@ -15,6 +15,8 @@ use nix::{
     unistd::Pid,
 };
 
+use super::wait;
+
 const NAMED: &str = "/run/netns";
 
 /// A network namespace under `/run/netns`, removed on drop together with the processes left inside.
@@ -109,6 +111,16 @@ impl Netns {
             }
             Ok(())
         })?
+    }
+
+    /// Waits until an interface works in both families: the kernel collects carrier changes for up to a second
+    /// (net/core/link_watch.c), and only then, in a work queue, makes IPv6 addresses answer.
+    pub fn settle(&self, interface: &str) -> Result<()> {
+        wait::until(&format!("{interface} of {} to be up", self.name), wait::SHORT, || {
+            let shown = run(Command::new("ip").args(["-n", &self.name, "address", "show", "dev", interface])).ok()?;
+            let up = shown.contains(" state UP ") && shown.contains("inet6 fe80") && !shown.contains(" tentative");
+            up.then_some(())
+        })
     }
 
     /// Packets received and sent by the interfaces whose name starts so.

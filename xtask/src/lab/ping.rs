@@ -97,8 +97,7 @@ impl Ping {
         })
     }
 
-    /// Waits until the path works: links and IPv6 addresses come up to a second after they were told to
-    /// (linkwatch collects carrier changes, net/core/link_watch.c), which is not the loss to be measured.
+    /// Waits for a first reply, so that what follows measures a path that works.
     pub fn until_answered(from: &Netns, to: IpAddr) -> Result<()> {
         let echo = Echo::open(from, if to.is_ipv4() { Family::V4 } else { Family::V6 })?;
         wait::until(&format!("a first reply of {to} to {}", from.name()), wait::SHORT, || {
