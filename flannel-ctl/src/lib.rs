@@ -5,6 +5,7 @@
 pub mod bpf;
 pub mod cli;
 pub mod config;
+pub mod filter;
 pub mod kernel;
 pub mod model;
 pub mod output;

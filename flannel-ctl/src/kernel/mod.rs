@@ -15,6 +15,7 @@ use crate::{
     plan::Facts,
 };
 
+pub mod filter;
 pub mod netlink;
 
 /// What the reconcile loop needs from a kernel, real or in memory.

@@ -1,0 +1,249 @@
+//! The host's packet filter: nftables through `nft` and nfnetlink where the host has them,
+//! iptables where it has only that.
+//!
+//! Rules are loaded as a script, rarely; the guard's set elements go over netlink, often. What
+//! is in force is proved by fingerprint: the table carries a seal that names the script and
+//! what the kernel made of it, so a restarted daemon touches nothing, and one deleted rule
+//! shows.
+
+mod cleaning;
+pub mod diagnose;
+mod elements;
+mod notices;
+mod nft;
+mod probe;
+mod socket;
+mod table;
+mod tool;
+mod xtables;
+
+use self::{socket::Socket, table::Snapshot, xtables::Tools};
+pub use self::{
+    notices::{Listener, Own},
+    probe::Choice,
+    xtables::Variant,
+};
+use super::{KernelError, PacketFilter, netlink::socket::Refusal};
+use crate::{
+    filter::guard::{Entry, Refused},
+    model::{FilterPolicy, GuardPolicy, Key, Object, Op, State},
+};
+use ipnet::IpNet;
+
+/// What carries out the rules on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    Nft,
+    Iptables(Variant),
+    /// Neither works; the report says why.
+    None,
+}
+
+/// The packet filter of the calling thread's network namespace.
+pub struct HostFilter {
+    flavour: Flavour,
+    why: String,
+    /// Why the guard cannot be had, if so.
+    no_guard: Option<String>,
+    /// `None`: a kernel without nf_tables.
+    socket: Option<Socket>,
+    tools: Tools,
+    /// What the table looked like at that generation of the rule set.
+    cache: Option<(u32, Snapshot)>,
+    own: Own,
+}
+
+impl HostFilter {
+    /// Looks at the host and picks a flavour; changes nothing.
+    pub fn open(choice: Choice) -> Self {
+        probe::open(choice)
+    }
+
+    pub fn flavour(&self) -> Flavour {
+        self.flavour
+    }
+
+    /// Why this flavour, for people.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
+    /// What of this policy the host cannot do, for people; to be said once, loudly.
+    pub fn limits(&self, policy: &FilterPolicy) -> Vec<String> {
+        let mut limits = Vec::new();
+        if self.flavour == Flavour::None {
+            limits.push(format!("no masquerading and no forwarding rules: {}", self.why));
+        }
+        if let (Some(_), Some(why)) = (&policy.guard, &self.no_guard) {
+            limits.push(format!("tunnel packets from strangers are not dropped: {why}"));
+        }
+        limits
+    }
+
+    /// Packets that the guard refused (or would have, when it only counts), since the table
+    /// was made.
+    pub fn counters(&mut self) -> Result<Vec<(Refused, u64)>, KernelError> {
+        let Some(socket) = &mut self.socket else { return Ok(Vec::new()) };
+        table::counters(socket).map_err(|refusal| refused("read the guard's counters", &refusal))
+    }
+
+    /// Removes everything of ours, in every flavour.
+    pub fn cleanup(&mut self) -> Result<(), KernelError> {
+        self.remove()
+    }
+
+    /// Hand it to [`Listener::start`], so that our own changes wake nobody.
+    pub fn own(&self) -> Own {
+        self.own.clone()
+    }
+
+    /// The policy without what the host cannot do.
+    fn possible(&self, policy: &FilterPolicy) -> FilterPolicy {
+        let mut policy = policy.clone();
+        if self.no_guard.is_some() {
+            policy.guard = None;
+        }
+        policy
+    }
+
+    /// Deletes our table, our chains and the jumps to them.
+    fn remove(&mut self) -> Result<(), KernelError> {
+        self.cache = None;
+        let removed = self.remove_table();
+        self.tidy(None).and(removed)
+    }
+
+    fn put(&mut self, policy: &FilterPolicy, pending: &[Entry]) -> Result<(), KernelError> {
+        let policy = self.possible(policy);
+        match self.flavour {
+            Flavour::Nft => self.load(&policy, pending)?,
+            Flavour::Iptables(_) => {}
+            Flavour::None => return Err(self.nothing_works()),
+        }
+        // Ours is in force or comes first in there; what it replaces goes now.
+        self.tidy(Some(&policy))?;
+        if let Flavour::Iptables(_) = self.flavour {
+            self.remove_table()?;
+        }
+        Ok(())
+    }
+
+    fn nothing_works(&self) -> KernelError {
+        KernelError {
+            attempt: "put packet filter rules".into(),
+            answer: self.why.clone(),
+            hint: Some("install nftables, or iptables"),
+            errno: 0,
+        }
+    }
+}
+
+impl PacketFilter for HostFilter {
+    fn observe(&mut self, wanted: &State, out: &mut State) -> Result<(), KernelError> {
+        let policy = match wanted.get(&Key::Filter) {
+            Some(Object::Filter(policy)) => Some(policy),
+            _ => None,
+        };
+        let (in_force, anything) = match (self.flavour, policy) {
+            (Flavour::None, _) => (false, false),
+            (_, Some(policy)) => {
+                let possible = self.possible(policy);
+                (self.holds(&possible)? && self.is_tidy(Some(&possible))?, true)
+            }
+            (_, None) => (false, self.table_exists()? || !self.is_tidy(None)?),
+        };
+        match policy {
+            Some(policy) if in_force => drop(out.insert(Key::Filter, Object::Filter(policy.clone()))),
+            None if anything => drop(out.insert(Key::Filter, Object::Filter(Box::default()))),
+            _ => {}
+        }
+        if self.flavour == Flavour::Nft && self.no_guard.is_none() {
+            let guard = policy.and_then(|policy| policy.guard.as_ref());
+            let entries = self.snapshot()?.entries.iter().map(|entry| (guard_key(entry, guard), Object::Guard));
+            out.extend(entries);
+        } else {
+            // Nothing could be done about them; `limits` says so once instead of a failure each.
+            let keys = wanted.keys().filter(|key| matches!(key, Key::Guard(..)));
+            out.extend(keys.map(|key| (*key, Object::Guard)));
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
+        let mut results: Vec<Result<(), KernelError>> = vec![Ok(()); ops.len()];
+        let mut filter = None;
+        let (mut add, mut remove) = (Vec::new(), Vec::new());
+        for (index, op) in ops.iter().enumerate() {
+            match (&op.key, &op.to) {
+                (Key::Filter, to) => filter = Some((index, to)),
+                (Key::Guard(outer, inner), to) => match Entry::new(*outer, *inner) {
+                    Some(entry) if to.is_some() => add.push((index, entry)),
+                    Some(entry) => remove.push((index, entry)),
+                    None => results[index] = Err(mixed(op)),
+                },
+                _ => {}
+            }
+        }
+        let guarded = self.flavour == Flavour::Nft && self.no_guard.is_none();
+        // Peers stand in the sets before the rules ask for them, and as long as they do.
+        let mut pending: Vec<Entry> = add.iter().map(|(_, entry)| *entry).collect();
+        let spoilt = guarded && self.snapshot().is_ok_and(|snapshot| snapshot.spoilt);
+        if guarded && !add.is_empty() && !spoilt {
+            let outcome = self.change_entries(&pending, &[]);
+            add.iter().for_each(|(index, _)| results[*index].clone_from(&outcome));
+            pending.clear();
+        }
+        let removal = matches!(filter, Some((_, None)));
+        if let Some((index, to)) = filter {
+            let blocked = add.iter().find_map(|(index, _)| results[*index].clone().err());
+            results[index] = match (to, blocked) {
+                (Some(Object::Filter(policy)), None) => self.put(policy, &pending),
+                (Some(Object::Filter(policy)), Some(error)) => {
+                    // Guarding without the peers in the set would cut them off; the rest need not wait.
+                    let unguarded = FilterPolicy { guard: None, ..(**policy).clone() };
+                    self.put(&unguarded, &[]).and(Err(error))
+                }
+                _ => self.remove(),
+            };
+            if spoilt {
+                let outcome = results[index].clone();
+                add.iter().for_each(|(index, _)| results[*index].clone_from(&outcome));
+            }
+        }
+        if guarded && !remove.is_empty() && !removal {
+            let outcome = self.change_entries(&[], &remove.iter().map(|(_, entry)| *entry).collect::<Vec<_>>());
+            remove.iter().for_each(|(index, _)| results[*index].clone_from(&outcome));
+        }
+        results
+    }
+}
+
+/// A set holds base addresses; the lengths are the policy's.
+fn guard_key(entry: &Entry, guard: Option<&GuardPolicy>) -> Key {
+    let whole: IpNet = entry.inner.into();
+    let length = guard.and_then(|guard| if entry.inner.is_ipv4() { guard.v4_len } else { guard.v6_len });
+    let range = length.and_then(|length| IpNet::new(entry.inner, length).ok());
+    // Bits below the length: an element that no lookup finds, to be named so that it can go.
+    let range = range.filter(|range| range.network() == entry.inner).unwrap_or(whole);
+    Key::Guard(entry.outer, range)
+}
+
+fn mixed(op: &Op) -> KernelError {
+    KernelError {
+        attempt: format!("put {}", op.key),
+        answer: "outer and inner address are not of one family".into(),
+        hint: None,
+        errno: 0,
+    }
+}
+
+fn refused(attempt: &str, refusal: &Refusal) -> KernelError {
+    let hint = match refusal.errno {
+        nix::errno::Errno::EPERM => Some("CAP_NET_ADMIN is needed"),
+        _ => None,
+    };
+    KernelError { attempt: attempt.to_owned(), answer: refusal.to_string(), hint, errno: refusal.errno as i32 }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! Says when somebody else changed rules that concern us.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use netlink_sys::{Socket as RawSocket, SocketAddr, protocols::NETLINK_NETFILTER};
+
+use super::{
+    socket::{Socket, message_of},
+    table::{CHAIN_NAME, field, message, table_of},
+};
+use crate::{
+    filter::nft::TABLE,
+    kernel::netlink::{
+        socket::grow_receive_buffer,
+        wire::{HEADER, messages, text, u32_at},
+    },
+};
+
+/// `NFNLGRP_NFTABLES`.
+const GROUP: u32 = 7;
+const RECEIVE_BUFFER: usize = 2 << 20;
+/// Process ids of tools that we ran are remembered for this many runs.
+const REMEMBERED: usize = 64;
+
+/// Netlink addresses that our own changes come from: our socket's, and the process ids of the
+/// tools that we start, which theirs default to.
+#[derive(Clone, Debug, Default)]
+pub struct Own(Arc<Mutex<VecDeque<u32>>>);
+
+impl Own {
+    pub(super) fn new(socket: Option<&Socket>) -> Self {
+        let own = Self::default();
+        if let Some(socket) = socket {
+            own.lock().push_back(socket.port());
+        }
+        own
+    }
+
+    pub(super) fn note(&self, process: u32) {
+        let mut ports = self.lock();
+        ports.push_back(process);
+        if ports.len() > REMEMBERED {
+            // The first is the socket's.
+            ports.remove(1);
+        }
+    }
+
+    fn contains(&self, port: u32) -> bool {
+        self.lock().contains(&port)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Listens for changes of nftables rules (iptables-nft's among them; legacy iptables has no
+/// notices, a periodic look must do).
+pub struct Listener;
+
+impl Listener {
+    /// Calls `changed` from a thread of its own for every change by others that may concern
+    /// us, until it returns `false`. The calling thread's network namespace is listened to.
+    pub fn start(own: Own, mut changed: impl FnMut() -> bool + Send + 'static) -> io::Result<()> {
+        let mut socket = RawSocket::new(NETLINK_NETFILTER)?;
+        socket.bind(&SocketAddr::new(0, 0))?;
+        socket.add_membership(GROUP)?;
+        grow_receive_buffer(&socket, RECEIVE_BUFFER)?;
+        thread::Builder::new().name("filter-notices".into()).spawn(move || {
+            let mut buffer = Vec::with_capacity(64 << 10);
+            loop {
+                buffer.clear();
+                let concerned = match socket.recv(&mut buffer, 0) {
+                    Ok(_) => concerns_us(&buffer, &own),
+                    // Notices were lost: anything may have changed.
+                    Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => true,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
+                    Err(error) => {
+                        tracing::warn!(%error, "no more notices of packet filter changes, the periodic pass remains");
+                        return;
+                    }
+                };
+                if concerned && !changed() {
+                    return;
+                }
+            }
+        })?;
+        Ok(())
+    }
+}
+
+fn concerns_us(datagram: &[u8], own: &Own) -> bool {
+    // A datagram has one sender: that of its first message (`nlmsg_pid`).
+    if u32_at(datagram, 12).is_some_and(|port| own.contains(port)) {
+        return false;
+    }
+    debug_assert!(HEADER == 16);
+    messages(datagram).any(|notice| message_of(notice.kind).is_some_and(|kind| matters(kind, notice.payload)))
+}
+
+/// Ours or flannel's, or a table or chain where iptables keeps ours.
+fn matters(kind: u16, payload: &[u8]) -> bool {
+    let table = table_of(payload);
+    if table == TABLE || table.starts_with("flannel-") {
+        return true;
+    }
+    if !matches!(table.as_str(), "nat" | "filter") {
+        return false;
+    }
+    match kind {
+        message::NEWTABLE | message::DELTABLE => true,
+        message::NEWCHAIN | message::DELCHAIN => {
+            matters_in_iptables(&text(field(payload, CHAIN_NAME).unwrap_or_default()))
+        }
+        // NFTA_RULE_CHAIN.
+        message::NEWRULE | message::DELRULE => matters_in_iptables(&text(field(payload, 2).unwrap_or_default())),
+        _ => false,
+    }
+}
+
+fn matters_in_iptables(chain: &str) -> bool {
+    chain.starts_with("FLANNEL-") || matches!(chain, "FORWARD" | "POSTROUTING" | "DOCKER-USER")
+}

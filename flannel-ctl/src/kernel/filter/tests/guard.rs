@@ -1,0 +1,1 @@
+//! Only peers may inject.

@@ -1,0 +1,1 @@
+//! From flannel's rules to ours.
