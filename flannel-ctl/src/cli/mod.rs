@@ -4,7 +4,9 @@ pub mod check;
 pub mod cleanup;
 pub mod completions;
 pub mod config;
+pub mod invocation;
 pub mod leases;
+pub mod logging;
 pub mod man;
 pub mod peers;
 pub mod plan;
@@ -18,9 +20,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// A container overlay network that flannel's users can switch to.
+/// A container overlay network that flannel's users can switch to
+///
+/// Called by the name flanneld it takes flannel's command line in Go's spelling: see
+/// `flanneld -help`.
 #[derive(Debug, Parser)]
-#[command(name = "flannel-ctl", version)]
+#[command(name = "flannel-ctl", version, propagate_version = false, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     pub verb: Verb,
@@ -29,6 +34,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Run the node agent
+    #[command(after_help = run::AFTER_HELP, next_line_help = true)]
     Run(run::Args),
     /// Show how the running agent is doing
     Status(status::Args),

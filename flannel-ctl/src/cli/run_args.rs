@@ -157,3 +157,60 @@ impl TypedValueParser for AnyText {
         Some(Box::new(self.choices.iter().map(|word| PossibleValue::new(*word))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+    use crate::config::go_flags::{self, Asked};
+
+    #[derive(Debug, Parser)]
+    struct Only {
+        #[command(flatten)]
+        options: RunArgs,
+    }
+
+    fn given(args: &[&str]) -> Values {
+        let only = Only::try_parse_from(std::iter::once("x").chain(args.iter().copied())).unwrap();
+        only.options.values
+    }
+
+    fn values(texts: &[(&'static str, &[&str])]) -> Values {
+        let mut values = Values::default();
+        for (name, texts) in texts {
+            values.insert(name, texts.iter().map(|&text| text.to_owned()).collect());
+        }
+        values
+    }
+
+    #[test]
+    fn the_command_is_sound() {
+        crate::cli::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_last_one_counts_and_lists_keep_all() {
+        let read = given(&[
+            "--etcd-prefix=/a",
+            "--iface=a",
+            "--etcd-prefix",
+            "/b",
+            "--iface",
+            "b",
+            "--ip-masq",
+            "--ip-masq=false",
+        ]);
+        assert_eq!(read, values(&[("etcd-prefix", &["/b"]), ("iface", &["a", "b"]), ("ip-masq", &["false"])]));
+        assert_eq!(given(&["--ip-masq", "--etcd-cafile="]), values(&[("ip-masq", &["true"]), ("etcd-cafile", &[""])]));
+    }
+
+    #[test]
+    fn whatever_go_flags_translate_to_is_understood() {
+        for flag in flags::RUN.iter().flat_map(|group| group.flags) {
+            let Ok(Asked::Run(args)) = go_flags::translate(&[format!("-{}=-x,=y", flag.name)]) else { panic!() };
+            let args: Vec<_> = args.iter().map(String::as_str).collect();
+            assert_eq!(given(&args), values(&[(flag.name, &["-x,=y"])]));
+        }
+    }
+}

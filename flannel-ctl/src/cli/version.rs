@@ -2,10 +2,52 @@
 
 use std::process::ExitCode;
 
+use serde::Serialize;
+
+use crate::{
+    bpf,
+    output::{self, OutputArgs, Table},
+};
+
 /// Arguments of `version`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
 
-pub fn run(_args: &Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("version is not built yet")
+/// What this binary is. Field names are for ever.
+#[derive(Debug, Serialize)]
+struct Version {
+    version: &'static str,
+    /// Set in the environment of the build by packaging.
+    commit: Option<&'static str>,
+    architecture: &'static str,
+    bpf: bool,
+}
+
+const VERSION: Version = Version {
+    version: env!("CARGO_PKG_VERSION"),
+    commit: option_env!("FLANNEL_COMMIT"),
+    architecture: std::env::consts::ARCH,
+    bpf: bpf::EMBEDDED,
+};
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    output::print(args.output.output, &VERSION, |version| {
+        let mut table = Table::plain();
+        table.row(["version".into(), version.version.into()]);
+        table.row(["commit".into(), version.commit.unwrap_or("unknown").into()]);
+        table.row(["architecture".into(), version.architecture.into()]);
+        let bpf =
+            if version.bpf { "embedded" } else { "not embedded: built with FLANNEL_BPF=stub, or tools were missing" };
+        table.row(["BPF programs".into(), bpf.into()]);
+        table.render()
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `flanneld -version` prints: one word with a `v`, as scripts expect it.
+pub fn as_flanneld() -> String {
+    format!("v{}", VERSION.version)
 }

@@ -2,6 +2,7 @@
 
 pub mod etcd;
 pub mod flags;
+pub mod go_flags;
 mod json;
 pub mod netconf;
 pub mod problem;

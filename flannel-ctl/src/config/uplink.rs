@@ -62,7 +62,7 @@ pub fn choose(
         };
         match found {
             Ok(uplink) => return Ok(uplink),
-            Err((link, why)) => refusals.add(link, &pick.by, why),
+            Err((link, why)) => refusals.add(link, &pick.by, &why),
         }
     }
     Err(refusals.into_error(links, policy))
@@ -101,16 +101,12 @@ fn picks<'a>(links: &'a [LinkInfo], policy: &UplinkPolicy, families: &[Family], 
 
 fn by_name_or_address<'a>(links: &'a [LinkInfo], iface: &str) -> Pick<'a> {
     let by = format!("--iface={iface}");
-    match iface.parse::<IpAddr>() {
-        Ok(ip) => {
-            let link = address::owner(links, ip).ok_or_else(|| "no interface has this address".to_owned());
-            Pick { by, link, fixed: vec![ip] }
-        }
-        Err(_) => {
-            let link = links.iter().find(|link| link.name == iface);
-            Pick { by, link: link.ok_or_else(|| "no interface has this name".to_owned()), fixed: Vec::new() }
-        }
+    if let Ok(ip) = iface.parse::<IpAddr>() {
+        let link = address::owner(links, ip).ok_or_else(|| "no interface has this address".to_owned());
+        return Pick { by, link, fixed: vec![ip] };
     }
+    let link = links.iter().find(|link| link.name == iface).ok_or_else(|| "no interface has this name".to_owned());
+    Pick { by, link, fixed: Vec::new() }
 }
 
 /// Interfaces with a matching address in every family, then those with a matching name. What

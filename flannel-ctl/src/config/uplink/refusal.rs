@@ -42,7 +42,7 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    pub(super) fn add(&mut self, link: Option<&LinkInfo>, by: &str, why: String) {
+    pub(super) fn add(&mut self, link: Option<&LinkInfo>, by: &str, why: &str) {
         match link {
             Some(link) => {
                 let line = format!("{why} (named by {by})");
