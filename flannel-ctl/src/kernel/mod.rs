@@ -16,6 +16,9 @@ use crate::{
 };
 
 pub mod filter;
+pub mod links;
+pub mod linux;
+pub mod monitor;
 pub mod netlink;
 
 /// What the reconcile loop needs from a kernel, real or in memory.

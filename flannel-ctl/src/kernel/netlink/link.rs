@@ -192,23 +192,28 @@ pub(crate) fn create(device: &Device) -> Request {
         })
 }
 
-/// `ip link set` and `ip link change` in one: turns `from` into `to` where they differ. The
-/// kernel takes the VXLAN part first (`rtnl_changelink`, 6.18), so that a new lower device's
-/// MTU is known when ours is checked against it.
-pub(crate) fn change(index: u32, from: &Device, to: &Device) -> Request {
-    let mut request = Request::new(libc::RTM_NEWLINK, 0, &body(index, (from.up != to.up).then_some(to.up)));
+/// `ip link change` and `ip link set`, as far as needed: turns `from` into `to`. The VXLAN part
+/// goes first, so that a new lower device's MTU is known when ours is checked against it; and by
+/// itself, since `vxlan_nl2conf` (6.18) refuses an MTU in the same request.
+pub(crate) fn change(index: u32, from: &Device, to: &Device) -> Vec<Request> {
+    let mut requests = Vec::new();
     if (from.uplink, from.local, from.learning) != (to.uplink, to.local, to.learning) {
-        request = request.nest(libc::IFLA_LINKINFO, |info| {
+        let request = Request::new(libc::RTM_NEWLINK, 0, &body(index, None));
+        requests.push(request.nest(libc::IFLA_LINKINFO, |info| {
             info.text(libc::IFLA_INFO_KIND, "vxlan").nest(libc::IFLA_INFO_DATA, |data| changeable(data, to))
-        });
+        }));
     }
-    if from.mtu != to.mtu {
-        request = request.u32(libc::IFLA_MTU, to.mtu);
+    if (from.mtu, from.mac, from.up) != (to.mtu, to.mac, to.up) {
+        let mut request = Request::new(libc::RTM_NEWLINK, 0, &body(index, (from.up != to.up).then_some(to.up)));
+        if from.mtu != to.mtu {
+            request = request.u32(libc::IFLA_MTU, to.mtu);
+        }
+        if from.mac != to.mac {
+            request = request.attr(libc::IFLA_ADDRESS, &to.mac.0);
+        }
+        requests.push(request);
     }
-    if from.mac != to.mac {
-        request = request.attr(libc::IFLA_ADDRESS, &to.mac.0);
-    }
-    request
+    requests
 }
 
 /// The attributes that `vxlan_changelink` accepts (6.18).

@@ -14,7 +14,7 @@ const RTA_NH_ID: u16 = 30;
 /// `linux/rtnetlink.h`: the gateway is on the link whatever the addresses say.
 const RTNH_F_ONLINK: u32 = 4;
 /// What the kernel gives an IPv6 route that names none (`IP6_RT_PRIO_USER`); for IPv4 it is 0.
-const V6_METRIC: u32 = 1024;
+pub(crate) const V6_METRIC: u32 = 1024;
 
 /// Metric of a blackhole: the last choice of all, so that a bridge's own route to the same
 /// range, whenever it comes, is preferred.
@@ -147,10 +147,10 @@ pub(crate) fn delete(dst: IpNet, target: Option<Target>, protocol: u8) -> Reques
     }
 }
 
-/// Deletes exactly this one.
+/// This one, or one that agrees with it in destination, metric, protocol and, unless it has a
+/// nexthop object, gateway.
 pub(crate) fn delete_entry(entry: &Entry) -> Request {
     let request = delete(entry.dst, None, entry.protocol).u32(libc::RTA_PRIORITY, entry.metric);
-    let request = if entry.nexthop == 0 { request } else { request.u32(RTA_NH_ID, entry.nexthop) };
     match entry.gateway {
         Some(gateway) if entry.nexthop == 0 => request.ip(libc::RTA_GATEWAY, gateway).u32(libc::RTA_OIF, entry.device),
         _ => request,

@@ -114,6 +114,8 @@ pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
+    /// Port of the socket that asked, or that caused what a notice is about; 0 is the kernel.
+    pub(crate) port: u32,
     pub(crate) payload: &'a [u8],
 }
 
@@ -126,6 +128,7 @@ pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
             kind: u16::from_ne_bytes([bytes[4], bytes[5]]),
             flags: u16::from_ne_bytes([bytes[6], bytes[7]]),
             sequence: u32_at(bytes, 8)?,
+            port: u32_at(bytes, 12)?,
             payload,
         };
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();

@@ -1,0 +1,160 @@
+//! The kernel of this network namespace.
+
+mod apply;
+mod classify;
+mod cleanup;
+mod device;
+mod explain;
+mod interpret;
+mod observe;
+mod scope;
+mod setting;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+
+pub(super) use explain::explain;
+pub use scope::Scope;
+
+use super::{
+    Interpretation, Kernel, KernelError, Notice, PacketFilter, links,
+    netlink::{
+        link::{self, Link},
+        nexthop,
+        socket::{Refusal, Socket},
+    },
+};
+use crate::{
+    model::{Family, Op, State},
+    plan::Facts,
+};
+
+/// Observes and changes what is in our [`Scope`], and nothing else.
+pub struct LinuxKernel {
+    socket: Socket,
+    scope: Scope,
+    filter: Option<Box<dyn PacketFilter>>,
+    nexthops: bool,
+    /// Our VXLAN devices as last seen.
+    v4: Option<Link>,
+    v6: Option<Link>,
+    uplink: Underlay,
+}
+
+/// The uplink as far as notices have told. It starts empty, so that the first notice of
+/// anything counts as a change: whoever chose the uplink may have looked just before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Underlay {
+    link: Option<Link>,
+    /// With the flags that matter; `None`: gone.
+    addresses: BTreeMap<IpNet, Option<u32>>,
+}
+
+impl LinuxKernel {
+    /// Opens the socket; changes nothing.
+    pub fn new(scope: Scope) -> Result<Self, KernelError> {
+        let mut socket = Socket::open().map_err(|refusal| explain("open a netlink socket", &refusal, None))?;
+        let nexthops = probe_nexthops(&mut socket)?;
+        Ok(Self { socket, scope, filter: None, nexthops, v4: None, v6: None, uplink: Underlay::default() })
+    }
+
+    /// Who carries out the packet filter's share. Without one it is left alone.
+    #[must_use]
+    pub fn with_filter(mut self, filter: Box<dyn PacketFilter>) -> Self {
+        self.filter = Some(filter);
+        self
+    }
+
+    /// What is ours from now on.
+    pub fn set_scope(&mut self, scope: Scope) {
+        if self.scope.vni != scope.vni {
+            (self.v4, self.v6) = (None, None);
+        }
+        if self.scope.uplink != scope.uplink {
+            self.uplink = Underlay::default();
+        }
+        self.scope = scope;
+    }
+
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The kernel has nexthop objects (5.3 and later).
+    pub fn supports_nexthops(&self) -> bool {
+        self.nexthops
+    }
+
+    /// Netlink port of what this does: for [`super::monitor::spawn`], which then tells only of
+    /// what others do.
+    pub fn port(&self) -> u32 {
+        self.socket.port()
+    }
+
+    fn device(&self, family: Family) -> Option<&Link> {
+        match family {
+            Family::V4 => self.v4.as_ref(),
+            Family::V6 => self.v6.as_ref(),
+        }
+    }
+
+    fn device_slot(&mut self, family: Family) -> &mut Option<Link> {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+
+    /// Index of the VXLAN device; 0 while there is none.
+    fn device_index(&self, family: Family) -> u32 {
+        self.device(family).map_or(0, |link| link.index)
+    }
+
+    /// The device of that name, whatever it is.
+    fn find_link(&mut self, name: &str) -> Result<Option<Link>, Refusal> {
+        match self.socket.ask(&mut [link::get_by_name(name)], Link::read).remove(0) {
+            Ok(link) => Ok(Some(link)),
+            Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+}
+
+impl Kernel for LinuxKernel {
+    type Notice = Notice;
+
+    fn set_facts(&mut self, facts: &Facts) {
+        self.set_scope(Scope::from(facts));
+    }
+
+    fn interpret(&mut self, notice: Notice) -> Interpretation {
+        self.meaning_of(&notice)
+    }
+
+    fn observe(&mut self, wanted: &State) -> Result<State, KernelError> {
+        self.observe_all(wanted)
+    }
+
+    fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
+        self.apply_all(ops)
+    }
+
+    fn on_link(&mut self, addresses: &[IpAddr]) -> Result<Vec<bool>, KernelError> {
+        links::on_link(&mut self.socket, self.scope.uplink, addresses)
+    }
+}
+
+fn probe_nexthops(socket: &mut Socket) -> Result<bool, KernelError> {
+    // A device that cannot be: the answer is an empty table, or that there is no such thing.
+    match socket.dump(nexthop::list(u32::MAX >> 1), nexthop::Nexthop::read) {
+        Ok(_) => Ok(true),
+        Err(refusal) if refusal.errno == Errno::EOPNOTSUPP => Ok(false),
+        // "No such device" comes from the code that we ask after.
+        Err(refusal) if matches!(refusal.errno, Errno::ENODEV | Errno::EINVAL) => Ok(true),
+        Err(refusal) => Err(explain("ask whether the kernel has nexthop objects", &refusal, None)),
+    }
+}

@@ -1,0 +1,94 @@
+//! Making, changing and removing the VXLAN devices.
+
+use nix::errno::Errno;
+
+use super::{
+    LinuxKernel,
+    explain::{explain, refused},
+};
+use crate::{
+    kernel::{
+        KernelError,
+        netlink::{
+            link::{self, Link},
+            socket::Refusal,
+        },
+    },
+    model::{Device, Family, Object, Op},
+};
+
+impl LinuxKernel {
+    pub(super) fn apply_device(&mut self, family: Family, op: &Op) -> Result<(), KernelError> {
+        let outcome = match (&op.to, &op.from) {
+            (Some(Object::Device(wanted)), _) => self.put_device(family, wanted),
+            (None, Some(Object::Device(old))) => self.delete_device(family, &old.name),
+            (None, _) => match self.scope.device_name(family) {
+                Some(name) => self.delete_device(family, &name),
+                None => Ok(()),
+            },
+            (Some(_), _) => Err(Refusal::new(Errno::EINVAL, "not a device")),
+        };
+        outcome.map_err(|refusal| refused(op, &refusal))
+    }
+
+    /// Removes it if it is VXLAN; another kind under that name is not ours.
+    pub(super) fn delete_device(&mut self, family: Family, name: &str) -> Result<(), Refusal> {
+        *self.device_slot(family) = None;
+        match self.find_link(name)? {
+            Some(found) if found.vxlan.is_some() => match self.socket.run(link::delete(found.index)) {
+                Err(refusal) if refusal.errno != Errno::ENODEV => Err(refusal),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn put_device(&mut self, family: Family, wanted: &Device) -> Result<(), Refusal> {
+        if let Some(found) = self.find_link(&wanted.name)? {
+            let Some(present) = found.to_device(family) else {
+                let kind = found.kind.as_deref().unwrap_or("physical");
+                let text = format!("{} exists and is not VXLAN but {kind}: rename or remove it", wanted.name);
+                return Err(Refusal::new(Errno::EEXIST, &text));
+            };
+            if !present.must_recreate(wanted) {
+                for request in link::change(found.index, &present, wanted) {
+                    self.socket.run(request)?;
+                }
+                return self.remember(family, &wanted.name);
+            }
+            *self.device_slot(family) = None;
+            self.socket.run(link::delete(found.index))?;
+        }
+        if let Err(refusal) = self.socket.run(link::create(wanted)) {
+            return Err(if refusal.errno == Errno::EEXIST { self.name_the_rival(wanted, refusal) } else { refusal });
+        }
+        self.remember(family, &wanted.name)
+    }
+
+    /// Later ops need its index.
+    fn remember(&mut self, family: Family, name: &str) -> Result<(), Refusal> {
+        *self.device_slot(family) = self.find_link(name)?;
+        match self.device(family) {
+            Some(_) => Ok(()),
+            None => Err(Refusal::new(Errno::ENODEV, "somebody removed it at once")),
+        }
+    }
+
+    /// A VNI can be had once per port in a network namespace: says who has it.
+    fn name_the_rival(&mut self, wanted: &Device, mut refusal: Refusal) -> Refusal {
+        let same = |link: &Link| link.vxlan.is_some_and(|it| (it.vni, it.port) == (wanted.vni, wanted.port));
+        let rivals = self.socket.dump(link::list(), |payload| Link::read(payload).filter(same));
+        if let Ok([rival, ..]) = rivals.as_deref() {
+            refusal.text = format!("{}: {} has VNI {} on port {}", refusal.text, rival.name, wanted.vni, wanted.port);
+        }
+        refusal
+    }
+
+    /// Every VXLAN device of ours, for removal.
+    pub(super) fn our_devices(&mut self) -> Result<Vec<Link>, KernelError> {
+        let names = Family::ALL.map(|family| self.scope.device_name(family));
+        let ours = |link: &Link| link.vxlan.is_some() && names.iter().flatten().any(|name| *name == link.name);
+        let found = self.socket.dump(link::list(), |payload| Link::read(payload).filter(ours));
+        found.map_err(|refusal| explain("list the devices", &refusal, None))
+    }
+}

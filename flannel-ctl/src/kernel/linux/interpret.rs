@@ -1,0 +1,152 @@
+//! What a notice means.
+
+use nix::libc;
+
+use super::{LinuxKernel, classify};
+use crate::{
+    kernel::{
+        Interpretation, Notice,
+        netlink::{address::Address, fdb, link::Link, neighbour::Neighbour, nexthop::Nexthop, route::Entry},
+    },
+    model::{Family, Key, Route},
+};
+
+impl LinuxKernel {
+    pub(super) fn meaning_of(&mut self, notice: &Notice) -> Interpretation {
+        match notice {
+            Notice::Link { gone, link } => self.link_notice(*gone, link),
+            Notice::Address { gone, address } => self.address_notice(*gone, address),
+            Notice::Neighbour { gone, neighbour } => self.neighbour_notice(*gone, neighbour),
+            Notice::Route { gone, replaced, route } => self.route_notice(*gone, *replaced, route),
+            Notice::Nexthop { gone, nexthop } => self.nexthop_notice(*gone, nexthop),
+            Notice::Overflow => {
+                self.uplink = super::Underlay::default();
+                Interpretation::Resync("notices were lost")
+            }
+        }
+    }
+
+    fn link_notice(&mut self, gone: bool, link: &Link) -> Interpretation {
+        if link.index == self.scope.uplink {
+            return self.uplink_notice(gone, link);
+        }
+        for family in Family::ALL {
+            let named = self.scope.device_name(family).is_some_and(|name| name == link.name);
+            if named || link.index == self.device_index(family) {
+                return self.device_notice(family, gone, link);
+            }
+        }
+        // Without a word of their own, IPv4 routes vanish when their device goes down.
+        let down = link.change & libc::IFF_UP.cast_unsigned() != 0 && !link.is_up();
+        if gone || down { Interpretation::Topology } else { Interpretation::Irrelevant }
+    }
+
+    fn device_notice(&mut self, family: Family, gone: bool, link: &Link) -> Interpretation {
+        let known = self.device(family).filter(|known| known.index == link.index);
+        if gone {
+            // The end of one that we have replaced ourselves is old news.
+            if known.is_none() {
+                return Interpretation::Irrelevant;
+            }
+            *self.device_slot(family) = None;
+            return Interpretation::Resync("the VXLAN device was deleted");
+        }
+        let same = known.is_some_and(|known| known.to_device(family) == link.to_device(family));
+        if same {
+            return Interpretation::Irrelevant;
+        }
+        Interpretation::Resync("the VXLAN device was changed")
+    }
+
+    fn uplink_notice(&mut self, gone: bool, link: &Link) -> Interpretation {
+        let known = self.uplink.link.replace(link.clone());
+        if gone {
+            self.uplink = super::Underlay::default();
+            return Interpretation::Uplink;
+        }
+        match known {
+            Some(known) if (&known.name, known.mtu) == (&link.name, link.mtu) => {
+                let running = |link: &Link| (link.is_up(), link.has(libc::IFF_LOWER_UP));
+                match (running(&known), running(link)) {
+                    (before, now) if before == now => Interpretation::Irrelevant,
+                    _ => Interpretation::Resync("the uplink went down or up"),
+                }
+            }
+            _ => Interpretation::Uplink,
+        }
+    }
+
+    fn address_notice(&mut self, gone: bool, address: &Address) -> Interpretation {
+        let devices = self.devices();
+        if let Some((key, object)) = classify::address(&self.scope, devices, address) {
+            return if gone {
+                // With its last IPv4 address a device loses its IPv4 routes and neighbours.
+                Interpretation::Resync("an address of the VXLAN device was removed")
+            } else {
+                Interpretation::Changed(key, Some(object))
+            };
+        }
+        if address.index == self.scope.uplink {
+            let now = (!gone).then(|| address.telling_flags());
+            let before = self.uplink.addresses.insert(address.net, now);
+            return if before == Some(now) { Interpretation::Irrelevant } else { Interpretation::Uplink };
+        }
+        let overlay = devices.contains(&address.index) || self.scope.covers(&address.net);
+        if overlay { Interpretation::Irrelevant } else { Interpretation::Topology }
+    }
+
+    fn neighbour_notice(&self, gone: bool, neighbour: &Neighbour) -> Interpretation {
+        let devices = self.devices();
+        if let Some((key, object)) = classify::neighbour(devices, neighbour) {
+            return Interpretation::Changed(key, (!gone && neighbour.is_permanent()).then_some(object));
+        }
+        // Without a MAC it is one that the kernel is still, or again, asking for.
+        match neighbour.ip {
+            Some(ip) if neighbour.family != fdb::FAMILY => {
+                let index = classify::index(devices, Family::of(&ip));
+                let ours = index != 0 && neighbour.index == index;
+                if ours { Interpretation::Changed(Key::Neighbour(ip), None) } else { Interpretation::Irrelevant }
+            }
+            _ => Interpretation::Irrelevant,
+        }
+    }
+
+    fn route_notice(&self, gone: bool, replaced: bool, entry: &Entry) -> Interpretation {
+        if !entry.is_main() || entry.flags & libc::RTM_F_CLONED != 0 {
+            // The local table follows the addresses, of which there are notices.
+            return if self.routes_elsewhere(entry) { Interpretation::Topology } else { Interpretation::Irrelevant };
+        }
+        if let Some((key, object)) = classify::route(&self.scope, self.devices(), entry) {
+            return Interpretation::Changed(key, (!gone).then_some(object));
+        }
+        if self.scope.covers(&entry.dst) {
+            // Pods' routes, mostly. But one that took the place of ours ends it silently.
+            return if replaced {
+                Interpretation::Changed(Key::Route(entry.dst), None)
+            } else {
+                Interpretation::Irrelevant
+            };
+        }
+        Interpretation::Topology
+    }
+
+    /// A table that policy rules may point to.
+    fn routes_elsewhere(&self, entry: &Entry) -> bool {
+        let local = u32::from(libc::RT_TABLE_LOCAL);
+        entry.table != local && entry.flags & libc::RTM_F_CLONED == 0 && !self.scope.covers(&entry.dst)
+    }
+
+    fn nexthop_notice(&self, gone: bool, nexthop: &Nexthop) -> Interpretation {
+        if nexthop.protocol != Route::PROTOCOL {
+            return Interpretation::Irrelevant;
+        }
+        if gone {
+            // The kernel removes the routes that used it and does not say so.
+            return Interpretation::Resync("a nexthop object was deleted");
+        }
+        match classify::nexthop(self.devices(), nexthop, |_| true) {
+            Some((key, object)) => Interpretation::Changed(key, Some(object)),
+            None => Interpretation::Resync("a nexthop object was changed"),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Reading back everything that is ours.
+
+use super::{LinuxKernel, classify, explain, setting};
+use crate::{
+    kernel::{
+        KernelError,
+        netlink::{
+            address::{self, Address},
+            fdb,
+            neighbour::{self, Neighbour},
+            nexthop::{self, Nexthop},
+            route::{self, Entry},
+            socket::Refusal,
+        },
+    },
+    model::{Family, Key, Object, Route, State},
+};
+
+impl LinuxKernel {
+    pub(super) fn observe_all(&mut self, wanted: &State) -> Result<State, KernelError> {
+        let mut state = State::new();
+        for family in Family::ALL {
+            self.observe_device(family, wanted, &mut state)?;
+        }
+        let devices = self.devices();
+        for family in Family::ALL {
+            if classify::index(devices, family) != 0 {
+                self.observe_on_device(family, devices, &mut state)?;
+            }
+        }
+        if self.nexthops && devices[0] != 0 {
+            let found = self.socket.dump(nexthop::list(devices[0]), |payload| {
+                classify::nexthop(devices, &Nexthop::read(payload)?, |key| wanted.contains_key(key))
+            });
+            state.extend(found.map_err(|refusal| explain("list the nexthops", &refusal, None))?);
+        }
+        for family in Family::ALL {
+            for protocol in [Route::FLANNEL_PROTOCOL, Route::PROTOCOL] {
+                self.observe_routes(family, protocol, devices, wanted, &mut state)?;
+            }
+        }
+        if let Some(filter) = &mut self.filter {
+            filter.observe(wanted, &mut state)?;
+        }
+        Ok(state)
+    }
+
+    pub(super) fn devices(&self) -> [u32; 2] {
+        [self.device_index(Family::V4), self.device_index(Family::V6)]
+    }
+
+    /// The device and its settings. One of that name that is not VXLAN counts as absent: making
+    /// ours then fails and says why.
+    fn observe_device(&mut self, family: Family, wanted: &State, state: &mut State) -> Result<(), KernelError> {
+        *self.device_slot(family) = None;
+        let Some(name) = self.scope.device_name(family) else { return Ok(()) };
+        let found = self.find_link(&name);
+        let found = found.map_err(|refusal| explain(&format!("look at device {name}"), &refusal, None))?;
+        let Some(link) = found.filter(|link| link.vxlan.is_some()) else { return Ok(()) };
+        let Some(device) = link.to_device(family) else { return Ok(()) };
+        *self.device_slot(family) = Some(link);
+        state.insert(Key::Device(family), Object::Device(Box::new(device)));
+        for key in wanted.keys() {
+            match key {
+                Key::Setting(of, which) if *of == family => {
+                    // What this kernel does not have is as good as set.
+                    let value = setting::get(&name, *which)?.map(Object::Setting).or_else(|| wanted.get(key).cloned());
+                    state.extend(value.map(|value| (*key, value)));
+                }
+                Key::Device(_) | Key::Setting(..) => {}
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn observe_on_device(&mut self, family: Family, devices: [u32; 2], state: &mut State) -> Result<(), KernelError> {
+        let index = classify::index(devices, family);
+        let of = |what: &str| format!("list the {what} of the {family} VXLAN device");
+        let scope = &self.scope;
+        let addresses = self.socket.dump(address::list(Some(family), index), |payload| {
+            classify::address(scope, devices, &Address::read(payload)?)
+        });
+        state.extend(addresses.map_err(|refusal| explain(&of("addresses"), &refusal, None))?);
+
+        let permanent = |payload: &[u8]| {
+            let entry = Neighbour::read(payload).filter(|entry| entry.index == index && entry.is_permanent())?;
+            classify::neighbour(devices, &entry)
+        };
+        let neighbours = self.socket.dump(neighbour::list(family, index), permanent);
+        state.extend(neighbours.map_err(|refusal| explain(&of("neighbours"), &refusal, None))?);
+        let entries = self.socket.dump(fdb::list(index), permanent);
+        state.extend(entries.map_err(|refusal| explain(&of("forwarding entries"), &refusal, None))?);
+        Ok(())
+    }
+
+    fn observe_routes(
+        &mut self,
+        family: Family,
+        protocol: u8,
+        devices: [u32; 2],
+        wanted: &State,
+        state: &mut State,
+    ) -> Result<(), KernelError> {
+        let scope = &self.scope;
+        let found = self.socket.dump(route::list(family, Some(protocol)), |payload| {
+            classify::route(scope, devices, &Entry::read(payload)?)
+        });
+        let found = match found {
+            // No such family in this kernel.
+            Err(Refusal { errno: nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::EAFNOSUPPORT, .. }) => {
+                return Ok(());
+            }
+            found => found.map_err(|refusal| explain("list the routes", &refusal, None))?,
+        };
+        for (key, object) in found {
+            // Two of ours for one destination: show the one that is wrong, so that it is mended.
+            let right = wanted.get(&key) == Some(&object);
+            if !(right && state.contains_key(&key)) {
+                state.insert(key, object);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! Listening to what others do to the kernel.
+
+use std::{io, os::fd::AsRawFd, thread};
+
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::{errno::Errno, libc};
+
+use super::{
+    KernelError, Notice,
+    linux::explain,
+    netlink::{
+        address::Address,
+        link::Link,
+        neighbour::Neighbour,
+        nexthop::{self, Nexthop},
+        route::Entry,
+        socket::{Refusal, grow_receive_buffer},
+        wire::{Message, messages},
+    },
+};
+
+/// `RTNLGRP_*` of `linux/rtnetlink.h`: links, neighbours, addresses and routes of both families.
+const GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
+/// `RTNLGRP_NEXTHOP`, Linux 5.3.
+const NEXTHOP_GROUP: u32 = 32;
+/// A burst of some ten thousand notices; the kernel counts about 1 KB each.
+const RECEIVE_BUFFER: usize = 32 << 20;
+
+/// Subscribes now, then tells `each` of every notice from a thread of its own, until that
+/// returns `false`. `ignore`: the port of the socket whose own doings are not worth telling
+/// ([`super::linux::LinuxKernel::port`]); 0 is none.
+pub fn spawn(
+    ignore: u32,
+    each: impl FnMut(Notice) -> bool + Send + 'static,
+) -> Result<thread::JoinHandle<()>, KernelError> {
+    let attempt = |refusal: Refusal| explain("subscribe to the kernel's notices", &refusal, None);
+    let socket = subscribe(ignore).map_err(attempt)?;
+    let spawned = thread::Builder::new().name("notices".into()).spawn(move || listen(&socket, ignore, each));
+    spawned.map_err(|error| attempt(error.into()))
+}
+
+fn subscribe(ignore: u32) -> Result<Socket, Refusal> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    grow_receive_buffer(&socket, RECEIVE_BUFFER)?;
+    if ignore != 0
+        && let Err(errno) = drop_in_kernel(&socket, ignore)
+    {
+        tracing::debug!(%errno, "own notices are dropped by us instead of by the kernel");
+    }
+    socket.bind(&SocketAddr::new(0, 0))?;
+    for group in GROUPS {
+        socket.add_membership(group)?;
+    }
+    match socket.add_membership(NEXTHOP_GROUP) {
+        // No nexthop objects in this kernel, so nothing to hear of them.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+        joined => joined?,
+    }
+    Ok(socket)
+}
+
+fn listen(socket: &Socket, ignore: u32, mut each: impl FnMut(Notice) -> bool) {
+    let mut buffer = Vec::with_capacity(64 << 10);
+    loop {
+        buffer.clear();
+        match socket.recv(&mut buffer, 0) {
+            Ok(_) => {
+                for message in messages(&buffer) {
+                    if ignore != 0 && message.port == ignore {
+                        continue;
+                    }
+                    if let Some(notice) = read(&message)
+                        && !each(notice)
+                    {
+                        return;
+                    }
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                if !each(Notice::Overflow) {
+                    return;
+                }
+            }
+            Err(error) => {
+                // Nothing that the kernel documents; the periodic look still mends.
+                tracing::error!(%error, "no more notices from the kernel");
+                return;
+            }
+        }
+    }
+}
+
+fn read(message: &Message<'_>) -> Option<Notice> {
+    let payload = message.payload;
+    let replaced = message.flags & netlink_packet_core::NLM_F_REPLACE != 0;
+    Some(match message.kind {
+        kind @ (libc::RTM_NEWLINK | libc::RTM_DELLINK) => {
+            Notice::Link { gone: kind == libc::RTM_DELLINK, link: Link::read(payload)? }
+        }
+        kind @ (libc::RTM_NEWADDR | libc::RTM_DELADDR) => {
+            Notice::Address { gone: kind == libc::RTM_DELADDR, address: Address::read(payload)? }
+        }
+        kind @ (libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH) => {
+            Notice::Neighbour { gone: kind == libc::RTM_DELNEIGH, neighbour: Neighbour::read(payload)? }
+        }
+        kind @ (libc::RTM_NEWROUTE | libc::RTM_DELROUTE) => {
+            Notice::Route { gone: kind == libc::RTM_DELROUTE, replaced, route: Entry::read(payload)? }
+        }
+        kind @ (nexthop::RTM_NEWNEXTHOP | nexthop::RTM_DELNEXTHOP) => {
+            Notice::Nexthop { gone: kind == nexthop::RTM_DELNEXTHOP, nexthop: Nexthop::read(payload)? }
+        }
+        _ => return None,
+    })
+}
+
+/// Ten thousand peers are forty thousand echoes of our own changes: the kernel drops them
+/// before they take room in the receive buffer.
+fn drop_in_kernel(socket: &Socket, port: u32) -> Result<(), Errno> {
+    // Classic BPF loads in network order; nlmsg_pid is in ours. A notice is one message.
+    let port = u32::from_be_bytes(port.to_ne_bytes());
+    let op = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
+        code: u16::try_from(code).expect("BPF codes have 16 bits"),
+        jt,
+        jf,
+        k,
+    };
+    let mut program = [
+        op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 12),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, port),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };
+    let length = libc::socklen_t::try_from(size_of_val(&program)).expect("a small struct");
+    // SAFETY: SO_ATTACH_FILTER reads a sock_fprog of the size given, and through its pointer
+    // `len` instructions; both live on this stack frame until the call has copied them.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            length,
+        )
+    };
+    Errno::result(result).map(drop)
+}
