@@ -3,6 +3,7 @@
 //! `docs/architecture.md` has the map of the rooms below.
 
 pub mod bpf;
+pub mod alloc;
 pub mod cli;
 pub mod config;
 pub mod filter;
