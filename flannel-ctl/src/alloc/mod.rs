@@ -8,6 +8,7 @@ mod free;
 mod owner;
 
 pub use choose::{Claim, Decision, Exhausted, Take, choose};
+pub(crate) use owner::parse;
 pub use owner::{Owner, owner};
 
 use crate::model::{AddressRange, Family, Network, Subnet};

@@ -1,8 +1,10 @@
 //! Where leases come from.
 
+pub mod etcd;
+
 use std::sync::mpsc::Sender;
 
-use crate::model::{LeaseRecord, LeaseValue, Subnet};
+use crate::model::{LeaseRecord, LeaseValue, Network, Subnet};
 
 /// What a source tells the reconcile loop. Sent over a plain channel, in order.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +28,8 @@ pub enum Event {
         reason: String,
     },
     /// The network config in the store is not the one that we started with. It is applied at the
-    /// next start, never mixed in; the text says what is different.
+    /// next start, never mixed in; the text says what is different, and is empty once it is the
+    /// same again.
     NetworkChanged(String),
     /// Connection state, for health; the text says what is tried and what was answered.
     Connected,
@@ -56,3 +59,16 @@ impl EventSink for Sender<Event> {
         Self::send(self, event).is_ok()
     }
 }
+
+/// What a node asks a source for.
+#[derive(Clone, Debug)]
+pub struct LeaseRequest {
+    pub network: Network,
+    /// What the lease shall say; its `node_id` and addresses are who we are.
+    pub value: LeaseValue,
+    /// The subnet that we had before, if we remember one.
+    pub previous: Option<Subnet>,
+}
+
+/// Reads flannel's network config; the error lists every problem.
+pub type ParseNetwork = fn(&[u8]) -> Result<Network, String>;

@@ -1,0 +1,172 @@
+//! What went wrong between us and etcd.
+
+use std::{error::Error, fmt};
+
+use etcd_client::Error as ClientError;
+use tonic::Code;
+
+/// What was tried, at which endpoint, what was answered, and what usually explains it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdError {
+    pub endpoint: String,
+    pub attempt: String,
+    pub answer: String,
+    pub kind: Kind,
+}
+
+/// What the failure means for what comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nobody listens there: the cheapest answer there is.
+    Refused,
+    /// No answer, or the connection broke.
+    Unreachable,
+    /// TLS, or what is needed for it, is wrong.
+    Tls,
+    /// User, password or rights.
+    Denied,
+    /// The member has no leader, or was cut off from it.
+    NoLeader,
+    /// The database is full: reads go on, writes do not.
+    NoSpace,
+    /// The history that was asked for is gone: list anew.
+    Compacted,
+    /// The answer was longer than we take in one piece.
+    TooLarge,
+    /// The etcd lease does not exist any more.
+    LeaseGone,
+    /// Anything else; the answer has to speak for itself.
+    Other,
+}
+
+impl Kind {
+    fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::Refused => Some("nothing listens there: is etcd running, is the port right"),
+            Self::Unreachable => Some("etcd is stopped, overloaded, or a firewall drops the packets"),
+            Self::Tls => Some(
+                "the CA file must be the one that signed etcd's certificate, the certificate must name this host, \
+                 and both must be in date; a plain-text etcd wants http://",
+            ),
+            Self::Denied => Some("check user, password and the role's right to read and write below the prefix"),
+            Self::NoLeader => Some("most members are down or cut off"),
+            Self::NoSpace => Some("compact and defragment etcd, then `etcdctl alarm disarm`"),
+            Self::TooLarge => Some("somebody stored very large values below the prefix"),
+            Self::Compacted | Self::LeaseGone | Self::Other => None,
+        }
+    }
+
+    /// The session is still good: this one request was turned down.
+    pub fn keeps_session(self) -> bool {
+        matches!(self, Self::NoSpace | Self::LeaseGone)
+    }
+}
+
+impl EtcdError {
+    pub(super) fn new(endpoint: &str, attempt: impl Into<String>, error: &ClientError) -> Self {
+        let (answer, kind) = match error {
+            ClientError::GRpcStatus(status) => {
+                let answer = chain(status.message(), status.source());
+                let kind = classify(status.code(), &answer);
+                (answer, kind)
+            }
+            ClientError::TransportError(error) => transport(error),
+            // The client's only use of it: the server answered with a time to live of zero.
+            ClientError::LeaseKeepAliveError(answer) => (answer.clone(), Kind::LeaseGone),
+            other => (other.to_string(), Kind::Other),
+        };
+        Self { endpoint: endpoint.into(), attempt: attempt.into(), answer, kind }
+    }
+
+    pub(super) fn connect(endpoint: &str, error: &tonic::transport::Error) -> Self {
+        let (answer, kind) = transport(error);
+        Self { endpoint: endpoint.into(), attempt: "connect".into(), answer, kind }
+    }
+
+    pub(super) fn tls(endpoint: &str, attempt: String, answer: String) -> Self {
+        Self { endpoint: endpoint.into(), attempt, answer, kind: Kind::Tls }
+    }
+
+    pub(super) fn timeout(endpoint: &str, attempt: impl Into<String>, after: std::time::Duration) -> Self {
+        let answer = format!("no answer within {} s", after.as_secs());
+        Self { endpoint: endpoint.into(), attempt: attempt.into(), answer, kind: Kind::Unreachable }
+    }
+
+    pub(super) fn stream_ended(endpoint: &str, attempt: impl Into<String>, answer: &str) -> Self {
+        let answer = if answer.is_empty() { "the server ended the stream" } else { answer };
+        let kind = classify(Code::Unknown, answer);
+        Self { endpoint: endpoint.into(), attempt: attempt.into(), answer: answer.into(), kind }
+    }
+}
+
+impl fmt::Display for EtcdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "etcd at {}: {}: {}", self.endpoint, self.attempt, self.answer)?;
+        match self.kind.hint() {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for EtcdError {}
+
+fn transport(error: &tonic::transport::Error) -> (String, Kind) {
+    let answer = chain("", error.source());
+    let answer = if answer.is_empty() { error.to_string() } else { answer };
+    let kind = match classify(Code::Unavailable, &answer) {
+        // A TLS server closes the connection on plain text, and the other way round.
+        Kind::Unreachable if answer.contains("http2") || answer.contains("frame") => Kind::Tls,
+        kind => kind,
+    };
+    (answer, kind)
+}
+
+/// etcd's own texts (`api/v3rpc/rpctypes/error.go`) say more than its codes.
+fn classify(code: Code, answer: &str) -> Kind {
+    let has = |text: &str| answer.contains(text);
+    if has("database space exceeded") {
+        Kind::NoSpace
+    } else if has("requested lease not found") {
+        Kind::LeaseGone
+    } else if has("required revision has been compacted") {
+        Kind::Compacted
+    } else if has("no leader") || has("leader changed") || has("leader failed") {
+        Kind::NoLeader
+    } else if has("Connection refused") {
+        Kind::Refused
+    } else if has("certificate") || has("TLS") || has("tls") || has("InvalidContentType") || has("CorruptMessage") {
+        Kind::Tls
+    } else if has("user name is empty") || has("authentication failed") || has("auth store is old") {
+        Kind::Denied
+    } else {
+        match code {
+            Code::Unauthenticated | Code::PermissionDenied => Kind::Denied,
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Kind::Unreachable,
+            Code::OutOfRange => {
+                if has("message length too large") {
+                    Kind::TooLarge
+                } else {
+                    Kind::Other
+                }
+            }
+            _ => Kind::Other,
+        }
+    }
+}
+
+/// The texts of an error and of its causes, each once.
+fn chain(first: &str, mut cause: Option<&(dyn Error + 'static)>) -> String {
+    let mut text = first.to_owned();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !next.is_empty() && !text.contains(&next) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

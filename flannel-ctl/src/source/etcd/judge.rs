@@ -1,0 +1,110 @@
+//! PURE: is what stands under our key still ours, and what follows if not.
+
+use super::{acquire::merged, hold::Owned};
+use crate::{
+    alloc::{self, Owner},
+    model::{LeaseRecord, LeaseValue},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// As we left it, and as it should be.
+    Fine,
+    /// Ours and as it should be, though not by the write that we remember.
+    Adopt,
+    /// Ours, but not what we want to say now.
+    Rewrite,
+    /// Nothing is there.
+    Recreate,
+    /// Somebody wrote over it who has no right to it.
+    Regain(String),
+    /// Another node leased it after it had expired or was released.
+    Lost(String),
+}
+
+/// `now`: what stands under the key. `attempted`: a value whose write was never answered.
+pub(super) fn judge(owned: &Owned, now: Option<&LeaseRecord>, us: &LeaseValue, attempted: Option<&[u8]>) -> Verdict {
+    let Some(now) = now else { return Verdict::Recreate };
+    let stored = alloc::parse(&now.value);
+    let as_wished = stored.as_ref().is_some_and(|stored| *stored == merged(us, Some(stored)));
+    let same_write = now.modified == owned.record.modified;
+    let by_us = same_write || attempted == Some(now.value.as_slice());
+    let who = || match &stored {
+        Some(stored) if stored.node_name.is_empty() => stored.public_ip.to_string(),
+        Some(stored) => format!("{} ({})", stored.node_name, stored.public_ip),
+        None => "somebody, with a value that is no lease,".into(),
+    };
+    match alloc::owner(&now.value, us) {
+        Owner::Us if as_wished && same_write => Verdict::Fine,
+        Owner::Us if as_wished => Verdict::Adopt,
+        _ if by_us => Verdict::Rewrite,
+        Owner::Us => Verdict::Regain(format!("{} wrote over it with our node id; is the id file copied?", who())),
+        Owner::OurAddress => {
+            Verdict::Regain(format!("{} wrote over it; does flannel's own daemon still run here?", who()))
+        }
+        Owner::Unreadable => Verdict::Regain(format!("{} wrote over it", who())),
+        // The key was never free: this is an overwrite, not a lease.
+        Owner::Rival | Owner::Other | Owner::Nobody if now.created == owned.record.created => {
+            Verdict::Regain(format!("{} wrote over it", who()))
+        }
+        Owner::Nobody => Verdict::Lost("an operator reserved it".into()),
+        Owner::Rival | Owner::Other => Verdict::Lost(format!("{} leased it after ours was gone", who())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Subnet;
+
+    fn value(text: &str) -> LeaseValue {
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn record(text: &str, created: i64, modified: i64) -> LeaseRecord {
+        LeaseRecord { key: "10.5.1.0-24".into(), value: text.into(), created, modified, lease_id: 1 }
+    }
+
+    const OURS: &str = r#"{"PublicIP":"10.0.0.1","PublicIPv6":null,"NodeID":"a"}"#;
+
+    fn verdict(now: Option<LeaseRecord>, us: &str) -> Verdict {
+        let subnet = Subnet::from_key("10.5.1.0-24").unwrap();
+        let owned = Owned { subnet, value: value(OURS), record: record(OURS, 5, 6) };
+        judge(&owned, now.as_ref(), &value(us), None)
+    }
+
+    #[test]
+    fn our_own_writes() {
+        assert_eq!(verdict(None, OURS), Verdict::Recreate);
+        assert_eq!(verdict(Some(record(OURS, 5, 6)), OURS), Verdict::Fine);
+        let moved = r#"{"PublicIP":"10.0.0.7","PublicIPv6":null,"NodeID":"a"}"#;
+        assert_eq!(verdict(Some(record(OURS, 5, 6)), moved), Verdict::Rewrite);
+        assert_eq!(verdict(Some(record(moved, 5, 8)), moved), Verdict::Adopt);
+        let extra = r#"{"PublicIP":"10.0.0.1","PublicIPv6":null,"NodeID":"a","Rack":7}"#;
+        assert_eq!(verdict(Some(record(extra, 5, 8)), OURS), Verdict::Adopt, "a field of others is no quarrel");
+    }
+
+    #[test]
+    fn an_overwrite_is_regained_and_a_new_lease_is_respected() {
+        let other = r#"{"PublicIP":"10.0.0.9","PublicIPv6":null,"NodeID":"b","NodeName":"nine"}"#;
+        let flannel = r#"{"PublicIP":"10.0.0.9","PublicIPv6":null}"#;
+        for text in [other, flannel, r#"{"PublicIP":"10.0.0.1","NodeID":"b"}"#, r#"{"PublicIP":"0.0.0.0"}"#] {
+            assert!(matches!(verdict(Some(record(text, 5, 8)), OURS), Verdict::Regain(_)), "{text}");
+            assert!(matches!(verdict(Some(record(text, 8, 8)), OURS), Verdict::Lost(_)), "{text}");
+        }
+        for text in ["garbage", "", r#"{"PublicIP":"10.0.0.1"}"#, r#"{"PublicIP":"10.0.0.5","NodeID":"a"}"#] {
+            assert!(matches!(verdict(Some(record(text, 8, 8)), OURS), Verdict::Regain(_)), "{text}");
+        }
+        let Verdict::Lost(reason) = verdict(Some(record(other, 8, 8)), OURS) else { panic!("not lost") };
+        assert_eq!(reason, "nine (10.0.0.9) leased it after ours was gone");
+    }
+
+    #[test]
+    fn a_write_that_was_never_answered_is_no_conflict() {
+        let subnet = Subnet::from_key("10.5.1.0-24").unwrap();
+        let owned = Owned { subnet, value: value(OURS), record: record(OURS, 5, 6) };
+        let attempted = r#"{"PublicIP":"10.0.0.5","PublicIPv6":null,"NodeID":"a"}"#;
+        let now = record(attempted, 5, 8);
+        assert_eq!(judge(&owned, Some(&now), &value(OURS), Some(attempted.as_bytes())), Verdict::Rewrite);
+    }
+}

@@ -1,0 +1,220 @@
+//! The life of the source: one session after another, each from a fresh list.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::watch::Receiver,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tracing::{debug, info, warn};
+
+use super::{Change, EtcdError, EtcdSource, Feed, Kind, NoEndpoint, Session, hold::Hold, view::View};
+use crate::{
+    model::LeaseValue,
+    source::{Event, EventSink},
+};
+
+/// How often the watch is checked against the store, for every thousand leases.
+const CHECK: Duration = Duration::from_secs(60);
+/// A watch that lags is given this long before it counts as one that lost something.
+const CATCH_UP: Duration = Duration::from_secs(2);
+/// An exit is not held up longer than this.
+const RELEASE: Duration = Duration::from_secs(2);
+
+pub(super) async fn run(
+    mut source: EtcdSource,
+    sink: &dyn EventSink,
+    mut values: Receiver<LeaseValue>,
+    mut shutdown: Receiver<bool>,
+) {
+    let Some(mut request) = source.request.take() else {
+        warn!("asked to run without having acquired a lease");
+        return;
+    };
+    request.value = values.borrow_and_update().clone();
+    source.health.repeat();
+    let mut keeper = Keeper {
+        hold: Hold::new(request, source.options.clone(), source.owned.take()),
+        view: View::default(),
+        values: Some(values),
+        config_said: String::new(),
+        source,
+        sink,
+    };
+    if let Some(lease) = keeper.hold.own() {
+        sink.send(Event::Own(lease));
+    }
+    tokio::select! {
+        biased;
+        _ = shutdown.wait_for(|stop| *stop) => {}
+        () = keeper.sessions() => {}
+    }
+    keeper.leave().await;
+}
+
+struct Keeper<'a> {
+    source: EtcdSource,
+    hold: Hold,
+    view: View,
+    values: Option<Receiver<LeaseValue>>,
+    config_said: String,
+    sink: &'a dyn EventSink,
+}
+
+/// Why a session is over.
+enum End {
+    NobodyListens,
+    Etcd(EtcdError),
+    NoEndpoint(NoEndpoint),
+}
+
+impl From<EtcdError> for End {
+    fn from(error: EtcdError) -> Self {
+        Self::Etcd(error)
+    }
+}
+
+impl Keeper<'_> {
+    /// Returns when nobody listens any more.
+    async fn sessions(&mut self) {
+        loop {
+            let end = self.session().await;
+            self.source.session = None;
+            let wait = match end {
+                End::NobodyListens => return,
+                End::Etcd(error) if error.kind == Kind::Compacted => {
+                    info!(%error, "reading the whole list again");
+                    Duration::ZERO
+                }
+                End::Etcd(error) => {
+                    self.source.health.down(Some(self.sink), &error.to_string());
+                    self.source.connector.step();
+                    self.source.health.backoff.next()
+                }
+                End::NoEndpoint(error) => {
+                    self.source.health.down(Some(self.sink), &error.to_string());
+                    self.source.health.wait(&error, self.view.keys().count())
+                }
+            };
+            sleep(wait).await;
+        }
+    }
+
+    async fn session(&mut self) -> End {
+        let session = match self.source.session.clone() {
+            Some(session) => session,
+            None => match self.source.connector.connect().await {
+                Ok(session) => session,
+                Err(error) => return End::NoEndpoint(error),
+            },
+        };
+        match self.follow(&session).await {
+            Ok(never) => never,
+            Err(end) => end,
+        }
+    }
+
+    async fn follow(&mut self, session: &Session) -> Result<End, End> {
+        let mut feed = self.resync(session).await?;
+        let mut check_at = Instant::now() + self.check_every();
+        let mut suspicious = false;
+        loop {
+            tokio::select! {
+                change = feed.next() => self.take_in(session, change?).await?,
+                value = changed(&mut self.values) => {
+                    self.hold.request.value = value;
+                    self.settle(session).await?;
+                }
+                () = sleep_until(self.hold.due()) => self.settle(session).await?,
+                () = sleep_until(check_at) => {
+                    let there = session.summary().await?;
+                    if there == self.view.summary() {
+                        suspicious = false;
+                        check_at = Instant::now() + self.check_every();
+                    } else if suspicious {
+                        warn!(?there, here = ?self.view.summary(), "the watch lost something; reading the whole list again");
+                        feed = self.resync(session).await?;
+                        suspicious = false;
+                        check_at = Instant::now() + self.check_every();
+                    } else {
+                        suspicious = true;
+                        check_at = Instant::now() + CATCH_UP;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Subscribes, then lists: nothing falls between the two.
+    async fn resync(&mut self, session: &Session) -> Result<Feed, End> {
+        let feed = Feed::subscribe(session).await?;
+        self.hold.attach(&mut self.view);
+        let listing = session.list().await?;
+        debug!(revision = listing.revision, leases = listing.records.len(), "listed");
+        self.view.replace(&listing);
+        self.hold.fence(&mut self.view, self.sink);
+        self.send(Event::Snapshot(listing.records))?;
+        let config = session.config().await?;
+        self.source.note_config(config.as_ref(), &mut self.config_said, self.sink);
+        self.settle(session).await?;
+        Ok(feed)
+    }
+
+    async fn take_in(&mut self, session: &Session, change: Change) -> Result<(), End> {
+        if let Change::Config(config) = &change {
+            self.source.note_config(config.as_ref(), &mut self.config_said, self.sink);
+            return Ok(());
+        }
+        let before = self.view.own().map(|own| own.modified);
+        if let Some(event) = self.view.apply(change) {
+            self.send(event)?;
+        }
+        if before == self.view.own().map(|own| own.modified) { Ok(()) } else { self.settle(session).await }
+    }
+
+    async fn settle(&mut self, session: &Session) -> Result<(), End> {
+        match self.hold.settle(session, &mut self.view, self.sink).await? {
+            None => self.source.health.up(Some(self.sink), session.endpoint()),
+            Some(trouble) => self.source.health.down(Some(self.sink), &trouble),
+        }
+        Ok(())
+    }
+
+    async fn leave(&mut self) {
+        if !self.source.options.release_on_exit {
+            return;
+        }
+        let released = async {
+            let session = match self.source.session.clone() {
+                Some(session) => session,
+                None => self.source.connector.connect().await.map_err(|error| error.to_string())?,
+            };
+            self.hold.release(&session).await.map_err(|error| error.to_string())
+        };
+        match timeout(RELEASE, released).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(error, "could not release our lease; it expires by itself"),
+            Err(_) => warn!("could not release our lease in time; it expires by itself"),
+        }
+    }
+
+    fn send(&self, event: Event) -> Result<(), End> {
+        if self.sink.send(event) { Ok(()) } else { Err(End::NobodyListens) }
+    }
+
+    fn check_every(&self) -> Duration {
+        let thousands = u32::try_from(self.view.keys().count() / 1000).unwrap_or(u32::MAX).saturating_add(1);
+        CHECK.saturating_mul(thousands).mul_f64(rand::random_range(0.75..1.25))
+    }
+}
+
+/// Waits for ever once the sender is gone.
+async fn changed(values: &mut Option<Receiver<LeaseValue>>) -> LeaseValue {
+    if let Some(receiver) = values {
+        if receiver.changed().await.is_ok() {
+            return receiver.borrow_and_update().clone();
+        }
+        *values = None;
+    }
+    std::future::pending().await
+}

@@ -1,0 +1,119 @@
+//! What we know of the store: enough to tell news from echoes, and to notice what was missed.
+
+use std::collections::HashMap;
+
+use super::{session::Listing, watch::Change};
+use crate::{model::LeaseRecord, source::Event};
+
+/// Keys with their mod revisions, and one record in full: the one that is ours.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    /// Everything up to here is in.
+    revision: i64,
+    keys: HashMap<String, i64>,
+    own_key: Option<String>,
+    own: Option<LeaseRecord>,
+}
+
+impl View {
+    /// Takes a complete list; the previous knowledge is void.
+    pub(super) fn replace(&mut self, listing: &Listing) {
+        self.revision = listing.revision;
+        self.keys = listing.records.iter().map(|record| (record.key.clone(), record.modified)).collect();
+        self.own = self.own_key.as_ref().and_then(|key| listing.records.iter().find(|r| r.key == *key)).cloned();
+    }
+
+    /// Follows this key in full; `record` is what stands there.
+    pub(super) fn follow(&mut self, key: Option<String>, record: Option<LeaseRecord>) {
+        self.own_key = key;
+        self.own = record;
+    }
+
+    /// What stands under the key that is followed.
+    pub(super) fn own(&self) -> Option<&LeaseRecord> {
+        self.own.as_ref()
+    }
+
+    /// Takes in a change of a lease; the event to pass on, unless it is old or says nothing new.
+    pub(super) fn apply(&mut self, change: Change) -> Option<Event> {
+        match change {
+            Change::Put(record) => {
+                if record.modified <= self.revision || self.keys.get(&record.key) >= Some(&record.modified) {
+                    return None;
+                }
+                self.keys.insert(record.key.clone(), record.modified);
+                if self.own_key.as_ref() == Some(&record.key) {
+                    // Our own write may be known already, and be newer than what the watch tells.
+                    if self.own.as_ref().is_none_or(|own| own.modified < record.modified) {
+                        self.own = Some(record.clone());
+                    }
+                }
+                Some(Event::Put(record))
+            }
+            Change::Delete(key, revision) => {
+                if revision <= self.revision {
+                    return None;
+                }
+                if self.own_key.as_ref() == Some(&key) && self.own.as_ref().is_some_and(|own| own.modified < revision) {
+                    self.own = None;
+                }
+                self.keys.remove(&key).map(|_| Event::Delete(key))
+            }
+            Change::Config(_) => None,
+        }
+    }
+
+    /// Every key that is there.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &String> {
+        self.keys.keys()
+    }
+
+    /// The answer of [`super::Session::summary`] that this view would give.
+    pub(super) fn summary(&self) -> (i64, i64) {
+        let count = i64::try_from(self.keys.len()).unwrap_or(i64::MAX);
+        (count, self.keys.values().copied().max().unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(key: &str, modified: i64) -> LeaseRecord {
+        LeaseRecord { key: key.into(), value: vec![], created: 1, modified, lease_id: 0 }
+    }
+
+    fn view() -> View {
+        let mut view = View::default();
+        view.follow(Some("own".into()), None);
+        view.replace(&Listing { revision: 10, records: vec![record("a", 4), record("own", 7)] });
+        view
+    }
+
+    #[test]
+    fn what_the_list_has_already_is_no_news() {
+        let mut view = view();
+        assert_eq!(view.apply(Change::Delete("a".into(), 9)), None, "deleted before, put again since");
+        assert_eq!(view.apply(Change::Put(record("a", 4))), None);
+        assert_eq!(view.apply(Change::Delete("never seen".into(), 12)), None);
+        assert_eq!(view.apply(Change::Put(record("a", 12))), Some(Event::Put(record("a", 12))));
+        assert_eq!(view.apply(Change::Put(record("a", 11))), None, "older than what is known");
+        assert_eq!(view.summary(), (2, 12));
+        assert_eq!(view.apply(Change::Delete("a".into(), 13)), Some(Event::Delete("a".into())));
+        assert_eq!(view.summary(), (1, 7));
+    }
+
+    #[test]
+    fn the_echo_of_an_older_change_does_not_undo_our_own_write() {
+        let mut view = view();
+        assert_eq!(view.own(), Some(&record("own", 7)));
+        assert!(view.apply(Change::Delete("own".into(), 11)).is_some());
+        assert_eq!(view.own(), None);
+        view.follow(Some("own".into()), Some(record("own", 14)));
+        view.apply(Change::Put(record("own", 12)));
+        view.apply(Change::Delete("own".into(), 13));
+        assert_eq!(view.own(), Some(&record("own", 14)));
+        view.apply(Change::Delete("own".into(), 15));
+        assert_eq!(view.own(), None);
+    }
+}
