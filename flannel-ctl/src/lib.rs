@@ -2,8 +2,8 @@
 //!
 //! `docs/architecture.md` has the map of the rooms below.
 
-pub mod bpf;
 pub mod alloc;
+pub mod bpf;
 pub mod cli;
 pub mod config;
 pub mod filter;

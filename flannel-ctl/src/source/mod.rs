@@ -1,10 +1,17 @@
 //! Where leases come from.
 
 pub mod etcd;
+pub mod file;
 
 use std::sync::mpsc::Sender;
 
-use crate::model::{LeaseRecord, LeaseValue, Network, Subnet};
+use tokio::sync::watch::Receiver;
+
+pub use self::{etcd::EtcdSource, file::FileSource};
+use crate::{
+    alloc::Exhausted,
+    model::{LeaseRecord, LeaseValue, Network, Subnet},
+};
 
 /// What a source tells the reconcile loop. Sent over a plain channel, in order.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,5 +77,36 @@ pub struct LeaseRequest {
     pub previous: Option<Subnet>,
 }
 
-/// Reads flannel's network config; the error lists every problem.
-pub type ParseNetwork = fn(&[u8]) -> Result<Network, String>;
+/// A place where leases come from. The order of calls is that of the methods; the first two wait
+/// for what they need as long as it takes, say once why, and may be dropped at any time.
+pub enum LeaseSource {
+    Etcd(Box<EtcdSource>),
+    File(Box<FileSource>),
+}
+
+impl LeaseSource {
+    /// The network config, once there is a usable one.
+    pub async fn network(&mut self) -> Network {
+        match self {
+            Self::Etcd(source) => source.network().await,
+            Self::File(source) => source.network().await,
+        }
+    }
+
+    /// Our lease.
+    pub async fn acquire(&mut self, request: LeaseRequest) -> Result<OwnLease, Exhausted> {
+        match self {
+            Self::Etcd(source) => source.acquire(request).await,
+            Self::File(source) => Ok(source.acquire(request).await),
+        }
+    }
+
+    /// Reports leases and keeps ours until `shutdown` says `true` or nobody listens any more.
+    /// `values`: what our lease shall say from now on.
+    pub async fn run(self, sink: impl EventSink, values: Receiver<LeaseValue>, shutdown: Receiver<bool>) {
+        match self {
+            Self::Etcd(source) => source.run(sink, values, shutdown).await,
+            Self::File(source) => source.run(sink, values, shutdown).await,
+        }
+    }
+}

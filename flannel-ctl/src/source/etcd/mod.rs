@@ -31,14 +31,13 @@ use crate::{
     alloc::Exhausted,
     config::{EtcdConfig, LeaseOptions},
     model::{LeaseValue, Network},
-    source::{EventSink, LeaseRequest, OwnLease, ParseNetwork},
+    source::{EventSink, LeaseRequest, OwnLease},
 };
 
 /// etcd as a source of leases.
 pub struct EtcdSource {
     connector: Connector,
     options: LeaseOptions,
-    parse: ParseNetwork,
     session: Option<Session>,
     /// The network config that we started with.
     config: Option<(StoredConfig, Network)>,
@@ -48,11 +47,10 @@ pub struct EtcdSource {
 }
 
 impl EtcdSource {
-    pub fn new(config: EtcdConfig, options: LeaseOptions, parse: ParseNetwork) -> Self {
+    pub fn new(config: EtcdConfig, options: LeaseOptions) -> Self {
         Self {
             connector: Connector::new(config),
             options,
-            parse,
             session: None,
             config: None,
             request: None,

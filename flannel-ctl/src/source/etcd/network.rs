@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::{Change, EtcdError, EtcdSource, Feed, Session, StoredConfig};
 use crate::{
+    config::netconf,
     model::Network,
     source::{Event, EventSink},
 };
@@ -45,9 +46,9 @@ impl EtcdSource {
                     "there is no network config at {}; publish one with `flannel-ctl config publish`",
                     session.config_key()
                 ),
-                Some(stored) => match (self.parse)(&stored.value) {
+                Some(stored) => match netconf::parse(&stored.value) {
                     Ok(network) => return Ok((stored.clone(), network)),
-                    Err(problems) => format!("the network config at {} is refused: {problems}", session.config_key()),
+                    Err(problems) => format!("{}: {problems}", session.config_key()),
                 },
             };
             if reported.as_ref() != Some(&trouble) {
@@ -69,10 +70,10 @@ impl EtcdSource {
         let text = match now {
             Some(now) if now.value == started.value => String::new(),
             None => "the network config was deleted from the store".to_owned(),
-            Some(now) => match (self.parse)(&now.value) {
+            Some(now) => match netconf::parse(&now.value) {
                 Ok(parsed) if parsed == *network => String::new(),
                 Ok(parsed) => difference(network, &parsed),
-                Err(problems) => format!("the network config in the store is refused: {problems}"),
+                Err(problems) => format!("in the store, {problems}"),
             },
         };
         if *said != text {
