@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use etcd_client::PutOptions;
+use etcd_client::{PutOptions, Txn, TxnOp};
 use flannel_ctl::{
     config::LeaseOptions,
     model::{LeaseValue, Subnet},
@@ -348,13 +348,12 @@ async fn changes_while(server: Server, weather: Weather, count: usize) {
     let mut node = Setup::new(crate::lab::config(&[&proxy.url]), "a", "192.0.2.1").run().await;
     node.until("connected", |node| node.heard.contains(&Event::Connected)).await;
     proxy.set(weather);
-    for i in 0..count {
-        let name = key(&format!("10.{}.{}.0-24", 1 + i / 250, i % 250));
-        if i % 5 == 0 {
-            client.delete(name, None).await.unwrap();
-        } else {
-            client.put(name, flannel_value("192.0.2.4"), None).await.unwrap();
-        }
+    for batch in (0..count).collect::<Vec<_>>().chunks(100) {
+        let change = |i: &usize| {
+            let name = key(&format!("10.{}.{}.0-24", 1 + i / 250, i % 250));
+            if i % 5 == 0 { TxnOp::delete(name, None) } else { TxnOp::put(name, flannel_value("192.0.2.4"), None) }
+        };
+        client.txn(Txn::new().and_then(batch.iter().map(change).collect::<Vec<_>>())).await.unwrap();
     }
     let revision = client.get("x", None).await.unwrap().header().unwrap().revision();
     client.compact(revision, None).await.unwrap();

@@ -28,7 +28,10 @@ pub(super) fn judge(owned: &Owned, now: Option<&LeaseRecord>, us: &LeaseValue, a
     let stored = alloc::parse(&now.value);
     let as_wished = stored.as_ref().is_some_and(|stored| *stored == merged(us, Some(stored)));
     let same_write = now.modified == owned.record.modified;
-    let by_us = same_write || attempted == Some(now.value.as_slice());
+    // What we said last counts as ours too: the fields that others added since are welcome.
+    let by_us = same_write
+        || attempted == Some(now.value.as_slice())
+        || stored.as_ref().is_some_and(|stored| *stored == merged(&owned.value, Some(stored)));
     let who = || match &stored {
         Some(stored) if stored.node_name.is_empty() => stored.public_ip.to_string(),
         Some(stored) => format!("{} ({})", stored.node_name, stored.public_ip),
@@ -82,6 +85,7 @@ mod tests {
         assert_eq!(verdict(Some(record(moved, 5, 8)), moved), Verdict::Adopt);
         let extra = r#"{"PublicIP":"10.0.0.1","PublicIPv6":null,"NodeID":"a","Rack":7}"#;
         assert_eq!(verdict(Some(record(extra, 5, 8)), OURS), Verdict::Adopt, "a field of others is no quarrel");
+        assert_eq!(verdict(Some(record(extra, 5, 8)), moved), Verdict::Rewrite, "not even while we change ours");
     }
 
     #[test]
