@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Family, Launch, Mesh, Netns, Node, Ping, Store, StoreKind, Underlay, binary, missing_root, netns};
+use super::{Family, Launch, Mesh, Netns, Node, Ping, Store, StoreKind, Underlay, binary, missing_root, netns, wait};
 
 /// Where labs keep files and locks.
 const HOME: &str = "/tmp/flannel-lab";
@@ -96,7 +96,7 @@ impl Cluster {
         let start = Instant::now();
         loop {
             let mesh = self.mesh()?;
-            if mesh.whole() || start.elapsed() > limit {
+            if mesh.whole() || start.elapsed() > limit || wait::interrupted() {
                 return Ok(mesh);
             }
         }
@@ -197,6 +197,7 @@ impl Builder {
         if let Some(reason) = missing_root() {
             bail!(reason);
         }
+        wait::catch_signals()?;
         ensure!(self.nodes > 0, "a cluster has at least one node");
         let files = Files::claim(&self.prefix)?;
         remove_leftovers(&self.prefix)?;

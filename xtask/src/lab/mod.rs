@@ -63,7 +63,7 @@ pub use netns::{Netns, run};
 pub use node::{Launch, Node};
 pub use ping::{Ping, PingReport};
 pub use pod::{Pod, SubnetEnv};
-pub use precondition::{missing_root, skip_unless};
+pub use precondition::{missing_root, on_path, skip_unless};
 pub use process::Process;
 pub use store::{Store, StoreKind};
 pub use underlay::{GATEWAY_V4, GATEWAY_V6, OUTSIDE_V4, OUTSIDE_V6, Underlay};

@@ -34,7 +34,7 @@ pub fn skip_unless(programs: &[&str]) -> bool {
 }
 
 /// Whether a program can be found by name.
-pub(crate) fn on_path(program: &str) -> bool {
+pub fn on_path(program: &str) -> bool {
     let found = Command::new("sh").args(["-c", "command -v \"$0\"", program]).stdout(Stdio::null()).status();
     found.is_ok_and(|status| status.success())
 }

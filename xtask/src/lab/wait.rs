@@ -1,16 +1,23 @@
 //! Waiting for a condition, never for a time.
 
 use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Long enough for anything local on a loaded machine.
 pub const SHORT: Duration = Duration::from_secs(10);
 /// Long enough for a daemon to start and converge on a loaded machine.
 pub const LONG: Duration = Duration::from_secs(30);
+
+static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// Asks every 5 ms until there is an answer; an error that names `what` after `limit`.
 pub fn until<T>(what: &str, limit: Duration, mut answer: impl FnMut() -> Option<T>) -> Result<T> {
@@ -19,9 +26,30 @@ pub fn until<T>(what: &str, limit: Duration, mut answer: impl FnMut() -> Option<
         if let Some(answer) = answer() {
             return Ok(answer);
         }
+        if interrupted() {
+            bail!("interrupted while waiting for: {what}");
+        }
         if start.elapsed() > limit {
             bail!("waited {:.1} s in vain for: {what}", start.elapsed().as_secs_f64());
         }
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Whether Ctrl-C or SIGTERM has come since [`catch_signals`]. [`until`] then gives up, so that guards run.
+pub fn interrupted() -> bool {
+    INTERRUPTED.get().is_some_and(|flag| flag.load(Ordering::Acquire))
+}
+
+/// From now on the first Ctrl-C or SIGTERM only sets [`interrupted`]; a second one ends the process at once.
+pub(super) fn catch_signals() -> Result<()> {
+    if INTERRUPTED.get().is_some() {
+        return Ok(());
+    }
+    let flag = INTERRUPTED.get_or_init(Arc::default);
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(flag)).context("catching signals")?;
+        signal_hook::flag::register(signal, Arc::clone(flag)).context("catching signals")?;
+    }
+    Ok(())
 }

@@ -1,0 +1,81 @@
+//! `cargo xtask test`: every test there is, in lanes by what they need.
+
+mod lanes;
+mod runner;
+
+use std::{process::ExitCode, time::Instant};
+
+use anyhow::Result;
+use lanes::Lane;
+use runner::Tally;
+
+use crate::{
+    cargo::{cargo, succeed},
+    tools::{self, say},
+};
+
+/// Builds all tests once and runs the lanes: fast (formatting; tests that need nothing), netns (root; network
+/// namespaces, etcd), bpf (root; the BPF programs in this kernel), e2e (root; whole clusters through the binary).
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only this lane; may be repeated
+    #[arg(long, value_enum)]
+    lane: Vec<Lane>,
+    /// Only tests whose name contains this
+    #[arg(value_name = "NAME")]
+    filter: Option<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let chosen: Vec<Lane> = Lane::ALL.into_iter().filter(|l| args.lane.is_empty() || args.lane.contains(l)).collect();
+    let wanted: Vec<_> = chosen.iter().flat_map(|lane| lane.tools()).collect();
+    if let Err(error) = tools::ensure(&wanted) {
+        // The tests that need it say so one by one, and fail if CI is set.
+        eprintln!("xtask: {error:#}");
+    }
+    say("building the tests and the binary");
+    let start = Instant::now();
+    let built = lanes::build(&chosen)?;
+    say(&format!("built in {:.0} s", start.elapsed().as_secs_f64()));
+
+    let mut total = Tally::default();
+    let mut summary = vec![format!("{:8} {:>7} {:>7} {:>8} {:>8}", "LANE", "PASSED", "FAILED", "SKIPPED", "TIME")];
+    for lane in &chosen {
+        say(&format!("lane {}: {}", lane.name(), lane.about()));
+        let start = Instant::now();
+        let mut tally = Tally::default();
+        if *lane == Lane::Fast && args.filter.is_none() {
+            tally.add(&formatting());
+        }
+        for program in built.programs.iter().filter(|program| program.lane == *lane) {
+            tally.add(&runner::run(program, &built.binary, args.filter.as_deref())?);
+        }
+        summary.push(format!(
+            "{:8} {:>7} {:>7} {:>8} {:>6.1} s",
+            lane.name(),
+            tally.passed,
+            tally.failed,
+            tally.skipped,
+            start.elapsed().as_secs_f64()
+        ));
+        total.add(&tally);
+    }
+    println!();
+    for name in &total.failures {
+        println!("FAILED   {name}");
+    }
+    for reason in &total.skips {
+        println!("SKIPPED  {reason}");
+    }
+    println!("\n{}\n", summary.join("\n"));
+    let skipped = if total.skipped > 0 { format!(", {} skipped", total.skipped) } else { String::new() };
+    println!("{} passed, {} failed{skipped}", total.passed, total.failed);
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn formatting() -> Tally {
+    match succeed(cargo().args(["fmt", "--all", "--", "--check"]), "cargo fmt --check") {
+        Ok(()) => Tally { passed: 1, ..Tally::default() },
+        Err(_) => Tally { failed: 1, failures: vec!["cargo fmt --all -- --check".into()], ..Tally::default() },
+    }
+}

@@ -1,0 +1,141 @@
+//! Which test program belongs to which lane, and what a lane needs.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{
+    cargo::cargo,
+    tools::{self, Tool},
+};
+
+/// What a test needs from the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Lane {
+    Fast,
+    Netns,
+    Bpf,
+    E2e,
+}
+
+impl Lane {
+    pub(crate) const ALL: [Self; 4] = [Self::Fast, Self::Netns, Self::Bpf, Self::E2e];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Netns => "netns",
+            Self::Bpf => "bpf",
+            Self::E2e => "e2e",
+        }
+    }
+
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            Self::Fast => "formatting, and tests that need nothing but a processor",
+            Self::Netns => "netlink, packet filters and stores, in network namespaces",
+            Self::Bpf => "the BPF programs in the running kernel",
+            Self::E2e => "whole clusters through the built binary",
+        }
+    }
+
+    pub(crate) fn tools(self) -> Vec<Tool> {
+        let basics = [
+            Tool::Program("ip", "iproute2"),
+            Tool::Program("nft", "nftables"),
+            Tool::Program("iptables", "iptables"),
+            Tool::Program("ping", "iputils-ping"),
+            Tool::Program("etcd", "etcd-server"),
+            Tool::Program("etcdctl", "etcd-client"),
+            Tool::Program("openssl", "openssl"),
+            Tool::Program("tcpdump", "tcpdump"),
+            Tool::Program("tshark", "tshark"),
+        ];
+        match self {
+            Self::Fast => vec![Tool::Component("cargo-fmt", "rustfmt")],
+            Self::Netns => basics.to_vec(),
+            Self::Bpf => [&basics[..1], &basics[3..4], &tools::BPF].concat(),
+            Self::E2e => {
+                let more = [
+                    Tool::Program("ethtool", "ethtool"),
+                    Tool::Program("strace", "strace"),
+                    Tool::Program("scapy", "python3-scapy"),
+                    Tool::Program("conntrack", "conntrack"),
+                ];
+                [&basics[..], &more].concat()
+            }
+        }
+    }
+
+    /// A test program says its lane in its first lines, `//! lane: NAME`; otherwise xtask's own are end-to-end
+    /// tests, and the rest is fast.
+    fn of(package: &str, kind: &str, source: &Path) -> Result<Self> {
+        let text = fs::read_to_string(source).with_context(|| format!("reading {}", source.display()))?;
+        let said = text.lines().take_while(|line| line.starts_with("//!")).find_map(|l| l.strip_prefix("//! lane: "));
+        match said {
+            Some(said) => match Self::ALL.into_iter().find(|lane| lane.name() == said.trim()) {
+                Some(lane) => Ok(lane),
+                None => bail!("{}: there is no lane {said}", source.display()),
+            },
+            None if package == "xtask" && kind == "test" => Ok(Self::E2e),
+            None => Ok(Self::Fast),
+        }
+    }
+}
+
+/// A built test program.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) lane: Lane,
+    /// `flannel-ctl bpf`: package and target.
+    pub(crate) name: String,
+    pub(crate) executable: PathBuf,
+    pub(crate) package_dir: PathBuf,
+}
+
+/// What one build gives.
+#[derive(Debug, Default)]
+pub(crate) struct Built {
+    pub(crate) programs: Vec<Program>,
+    /// flannel-ctl itself, which cargo builds for its integration tests.
+    pub(crate) binary: PathBuf,
+}
+
+/// Builds every test program once, in one set of features and one profile, and the binary that they start.
+pub(crate) fn build(chosen: &[Lane]) -> Result<Built> {
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--no-run", "--message-format", "json-render-diagnostics"]);
+    if chosen.contains(&Lane::Bpf) && std::env::var_os("FLANNEL_BPF").is_none() && tools::ensure(&tools::BPF).is_err() {
+        eprintln!("xtask: without these the BPF tests cannot run");
+    }
+    let output =
+        command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("running cargo test --no-run")?;
+    ensure!(output.status.success(), "the tests do not build");
+    let mut built = Built::default();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let message: serde_json::Value = serde_json::from_str(line).context("reading cargo's messages")?;
+        let text = |pointer: &str| message.pointer(pointer).and_then(serde_json::Value::as_str);
+        let is_test = message.pointer("/profile/test").and_then(serde_json::Value::as_bool) == Some(true);
+        let (Some("compiler-artifact"), Some(executable), true) = (text("/reason"), text("/executable"), is_test)
+        else {
+            continue;
+        };
+        let manifest = Path::new(text("/manifest_path").context("an artifact without manifest path")?);
+        let package_dir = manifest.parent().context("a manifest without directory")?.to_owned();
+        let package = package_dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let kind = text("/target/kind/0").unwrap_or_default();
+        let source = Path::new(text("/target/src_path").context("a target without source")?);
+        built.programs.push(Program {
+            lane: Lane::of(&package, kind, source)?,
+            name: format!("{package} {} ({kind})", text("/target/name").unwrap_or_default()),
+            executable: executable.into(),
+            package_dir,
+        });
+    }
+    built.programs.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(built)
+}

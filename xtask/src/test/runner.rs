@@ -1,0 +1,137 @@
+//! Runs one test program and counts what it says.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::lanes::{Lane, Program};
+
+/// How a number of tests ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
+    /// Names.
+    pub(crate) failures: Vec<String>,
+    /// Reasons, each once.
+    pub(crate) skips: Vec<String>,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.failures.extend(other.failures.iter().cloned());
+        for reason in &other.skips {
+            if !self.skips.contains(reason) {
+                self.skips.push(reason.clone());
+            }
+        }
+    }
+}
+
+/// Runs the program, its tests shown as they end; what a failed one printed is shown at the end.
+pub(crate) fn run(program: &Program, binary: &Path, filter: Option<&str>) -> Result<Tally> {
+    let start = Instant::now();
+    let mut command = Command::new(&program.executable);
+    command.arg("--show-output").args(filter).current_dir(&program.package_dir);
+    // As under `cargo test`.
+    command.env("CARGO_MANIFEST_DIR", &program.package_dir).env("FLANNEL_CTL_BIN", binary);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting {}", program.executable.display()))?;
+    let stderr = child.stderr.take().context("standard error was piped")?;
+    let errors = thread::spawn(move || std::io::read_to_string(stderr).unwrap_or_default());
+    let stdout = child.stdout.take().context("standard output was piped")?;
+    let mut said = String::new();
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        if program.lane != Lane::Fast && line.starts_with("test ") && !line.starts_with("test result:") {
+            println!("  {:>6.1} s  {line}", start.elapsed().as_secs_f64());
+        }
+        said.push_str(&line);
+        said.push('\n');
+    }
+    let status = child.wait()?;
+    let errors = errors.join().unwrap_or_default();
+    let mut tally = count(&said);
+    let consistent = status.success() == (tally.failed == 0);
+    if !said.contains("\ntest result: ") || !consistent {
+        tally.failed += 1;
+        tally.failures.push(format!("the program itself: {status}"));
+    }
+    for failure in &mut tally.failures {
+        *failure = format!("{}: {failure}", program.name);
+    }
+    if tally.failed > 0 {
+        println!("{said}{errors}");
+    }
+    println!(
+        "  {:>6.1} s  {}: {} passed, {} failed, {} skipped",
+        start.elapsed().as_secs_f64(),
+        program.name,
+        tally.passed,
+        tally.failed,
+        tally.skipped
+    );
+    Ok(tally)
+}
+
+/// Reads the test harness's text. A test that printed a line starting with `SKIPPED` has not passed.
+fn count(said: &str) -> Tally {
+    let mut tally = Tally::default();
+    for line in said.lines() {
+        if let Some(rest) = line.strip_prefix("test ")
+            && let Some((name, verdict)) = rest.rsplit_once(" ... ")
+        {
+            match verdict {
+                "FAILED" => {
+                    tally.failed += 1;
+                    tally.failures.push(name.to_owned());
+                }
+                ignored if ignored.starts_with("ignored") => {
+                    tally.skipped += 1;
+                    tally.skips.push(format!("{name}: {ignored}"));
+                }
+                _ => tally.passed += 1,
+            }
+        } else if line.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("skipped")) {
+            tally.skips.push(line[7..].trim_start_matches([':', ' ']).to_owned());
+            tally.skipped += 1;
+            tally.passed = tally.passed.saturating_sub(1);
+        }
+    }
+    if std::env::var_os("CI").is_some() {
+        tally.failed += tally.skipped;
+        tally.failures.extend(tally.skips.drain(..).map(|reason| format!("skipped, and CI is set: {reason}")));
+        tally.skipped = 0;
+    }
+    tally
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passed_failed_ignored_and_skipped_are_told_apart() {
+        let said = "\nrunning 4 tests\ntest a::b ... ok\ntest c ... FAILED\ntest d ... ok\n\
+                    test e ... ignored, takes an hour\n\nsuccesses:\n\n---- d stdout ----\nSKIPPED: no etcd here\n\n\
+                    test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out\n";
+        let tally = count(said);
+        let of = |ci: bool| if ci { (1, 3, 0) } else { (1, 1, 2) };
+        assert_eq!((tally.passed, tally.failed, tally.skipped), of(std::env::var_os("CI").is_some()));
+        assert!(tally.failures.contains(&"c".to_owned()));
+    }
+}
