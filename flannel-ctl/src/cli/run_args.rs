@@ -30,6 +30,8 @@ pub const AS_FLANNELD: &str = "as-flanneld";
 /// A part of the table of options.
 pub trait Part {
     const GROUPS: &'static [Group];
+    /// Takes [`AS_FLANNELD`] as well.
+    const RUNS: bool = false;
 }
 
 #[derive(Clone, Debug)]
@@ -41,6 +43,7 @@ pub struct Files;
 
 impl Part for Run {
     const GROUPS: &'static [Group] = flags::RUN;
+    const RUNS: bool = true;
 }
 
 impl Part for Etcd {
@@ -91,7 +94,7 @@ impl<P: Part> clap::Args for FlagArgs<P> {
     fn augment_args(command: Command) -> Command {
         let hidden = Arg::new(AS_FLANNELD).long(AS_FLANNELD).action(ArgAction::SetTrue).hide(true);
         let flags = P::GROUPS.iter().flat_map(|group| group.flags.iter().map(|flag| arg(flag, group.heading)));
-        command.arg(hidden).args(flags)
+        command.args(P::RUNS.then_some(hidden)).args(flags)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -107,7 +110,7 @@ impl<P: Part> clap::FromArgMatches for FlagArgs<P> {
                 values.insert(flag.name, texts.cloned().collect());
             }
         }
-        Ok(Self { values, as_flanneld: matches.get_flag(AS_FLANNELD), part: PhantomData })
+        Ok(Self { values, as_flanneld: P::RUNS && matches.get_flag(AS_FLANNELD), part: PhantomData })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -184,9 +187,25 @@ mod tests {
         values
     }
 
+    #[derive(Debug, Parser)]
+    struct Parts {
+        #[command(flatten)]
+        etcd: EtcdArgs,
+        #[command(flatten)]
+        paths: PathArgs,
+    }
+
     #[test]
-    fn the_command_is_sound() {
+    fn the_commands_are_sound() {
         crate::cli::Cli::command().debug_assert();
+        Parts::command().debug_assert();
+    }
+
+    #[test]
+    fn parts_of_the_table_stand_beside_each_other() {
+        let parts = Parts::try_parse_from(["x", "--etcd-prefix=/a", "--run-dir=/b"]).unwrap();
+        assert_eq!(parts.etcd.etcd().unwrap().prefix, "/a");
+        assert_eq!(parts.paths.paths().unwrap().subnet_file, PathBuf::from("/b/subnet.env"));
     }
 
     #[test]

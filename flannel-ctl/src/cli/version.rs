@@ -18,7 +18,7 @@ pub struct Args {
 
 /// What this binary is. Field names are for ever.
 #[derive(Debug, Serialize)]
-struct Version {
+struct Build {
     version: &'static str,
     /// Set in the environment of the build by packaging.
     commit: Option<&'static str>,
@@ -26,7 +26,7 @@ struct Version {
     bpf: bool,
 }
 
-const VERSION: Version = Version {
+const BUILD: Build = Build {
     version: env!("CARGO_PKG_VERSION"),
     commit: option_env!("FLANNEL_COMMIT"),
     architecture: std::env::consts::ARCH,
@@ -34,13 +34,13 @@ const VERSION: Version = Version {
 };
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    output::print(args.output.output, &VERSION, |version| {
+    output::print(args.output.output, &BUILD, |build| {
         let mut table = Table::plain();
-        table.row(["version".into(), version.version.into()]);
-        table.row(["commit".into(), version.commit.unwrap_or("unknown").into()]);
-        table.row(["architecture".into(), version.architecture.into()]);
+        table.row(["version".into(), build.version.into()]);
+        table.row(["commit".into(), build.commit.unwrap_or("unknown").into()]);
+        table.row(["architecture".into(), build.architecture.into()]);
         let bpf =
-            if version.bpf { "embedded" } else { "not embedded: built with FLANNEL_BPF=stub, or tools were missing" };
+            if build.bpf { "embedded" } else { "not embedded: built with FLANNEL_BPF=stub, or tools were missing" };
         table.row(["BPF programs".into(), bpf.into()]);
         table.render()
     })?;
@@ -49,5 +49,5 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// What `flanneld -version` prints: one word with a `v`, as scripts expect it.
 pub fn as_flanneld() -> String {
-    format!("v{}", VERSION.version)
+    format!("v{}", BUILD.version)
 }

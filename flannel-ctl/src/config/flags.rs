@@ -58,11 +58,6 @@ pub struct Removed {
 }
 
 impl Flag {
-    /// `FLANNELD_` and the name in capitals.
-    pub fn variable(&self) -> String {
-        format!("FLANNELD_{}", self.name.to_uppercase().replace('-', "_"))
-    }
-
     /// The help text with the default behind it.
     pub fn help_with_default(&self) -> String {
         match self.default {
@@ -95,6 +90,11 @@ impl Flag {
     const fn ignored(self) -> Self {
         Self { origin: Origin::FlannelIgnored, ..self }
     }
+}
+
+/// The environment variable of an option: `FLANNELD_` and its name in capitals.
+pub fn variable(name: &str) -> String {
+    format!("FLANNELD_{}", name.to_uppercase().replace('-', "_"))
 }
 
 /// The option of that name among all of `run`'s.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::Path};
 
 use super::{
     Problem,
-    flags::{Flag, Group, Kind, Origin},
+    flags::{Flag, Group, Kind, Origin, REMOVED, variable},
 };
 
 /// The texts given on the command line. Printing it shows names only: one is a password.
@@ -107,11 +107,17 @@ impl<'a> Reader<'a> {
         !self.given(self.flag(name)).is_empty()
     }
 
-    /// Options of flannel's that were set and do nothing here.
+    /// Options and variables of flannel's that were set and do nothing here.
     pub(super) fn warn_of_ignored(&mut self) {
         for flag in self.groups.iter().flat_map(|group| group.flags) {
             if flag.origin == Origin::FlannelIgnored && self.is_given(flag.name) {
                 self.warnings.push(format!("--{} has no effect: {}", flag.name, flag.help));
+            }
+        }
+        for removed in REMOVED {
+            let name = variable(removed.name);
+            if (self.world.variable)(&name).is_some_and(|text| !text.is_empty()) {
+                self.warnings.push(format!("{name} has no effect: {}", removed.why));
             }
         }
     }
@@ -129,7 +135,7 @@ impl<'a> Reader<'a> {
                 texts.map(|text| Given { key: key(), text: text.clone(), from_environment: false }).collect();
             return all;
         }
-        let key = flag.variable();
+        let key = variable(flag.name);
         let text = (self.world.variable)(&key).filter(|text| !text.is_empty());
         text.map(|text| Given { key, text, from_environment: true }).into_iter().collect()
     }

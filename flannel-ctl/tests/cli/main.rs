@@ -13,7 +13,7 @@ fn called(name: &str, args: &[&str]) -> Command {
 }
 
 fn run(name: &str, args: &[&str]) -> Output {
-    called(name, args).output().unwrap()
+    called(name, args).output().expect("run the binary")
 }
 
 /// What it said on one stream; nothing on the other, and the exit code as expected.

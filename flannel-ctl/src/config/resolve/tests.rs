@@ -179,6 +179,14 @@ fn flannels_idle_options_are_checked_and_warned_of() {
 }
 
 #[test]
+fn variables_of_removed_options_are_warned_of() {
+    let settings =
+        Case::default().variables(&[("FLANNELD_ETCD_ENDPOINT", "http://a:1"), ("FLANNELD_LISTEN", "")]).good();
+    assert_eq!(settings.warnings.len(), 1, "{:?}", settings.warnings);
+    assert!(settings.warnings[0].contains("use --etcd-endpoints"), "{:?}", settings.warnings);
+}
+
+#[test]
 fn secrets_are_never_printed() {
     let case = Case::flags(&[("etcd-username", "root"), ("etcd-password", "geheim")]);
     assert!(!format!("{:?} {:?}", case.values, case.good()).contains("geheim"));

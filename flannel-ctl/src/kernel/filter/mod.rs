@@ -9,20 +9,20 @@
 mod cleaning;
 pub mod diagnose;
 mod elements;
-mod notices;
 mod nft;
+mod notices;
 mod probe;
 mod socket;
 mod table;
 mod tool;
 mod xtables;
 
-use self::{socket::Socket, table::Snapshot, xtables::Tools};
 pub use self::{
     notices::{Listener, Own},
     probe::Choice,
     xtables::Variant,
 };
+use self::{socket::Socket, table::Snapshot, xtables::Tools};
 use super::{KernelError, PacketFilter, netlink::socket::Refusal};
 use crate::{
     filter::guard::{Entry, Refused},
