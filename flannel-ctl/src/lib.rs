@@ -6,6 +6,7 @@ pub mod alloc;
 pub mod bpf;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod filter;
 pub mod kernel;
 pub mod model;

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use super::run_args::RunArgs;
+use super::{logging, run_args::RunArgs};
+use crate::daemon;
 
 /// What the options have in common.
 pub const AFTER_HELP: &str = "\
@@ -21,6 +22,16 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    args.options.settings()?;
-    anyhow::bail!("run is not built yet")
+    let settings = args.options.settings()?;
+    logging::init(settings.log)?;
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    match daemon::run(settings) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            tracing::error!("{error}");
+            Ok(ExitCode::from(if error.is_config() { 2 } else { 1 }))
+        }
+    }
 }

@@ -13,6 +13,7 @@ use super::{Interpretation, Kernel, KernelError};
 use crate::{
     model::{Family, Key, Object, Op, Route, State, Via},
     plan::{Facts, diff::device_of},
+    serve::report::FilterReport,
 };
 
 /// State, faults to inject, and a count of what was done.
@@ -109,6 +110,10 @@ impl Kernel for FakeKernel {
             });
         }
         outcomes
+    }
+
+    fn filter_report(&mut self, _wanted: &State) -> FilterReport {
+        FilterReport::default()
     }
 
     fn on_link(&mut self, addresses: &[IpAddr]) -> Result<Vec<bool>, KernelError> {

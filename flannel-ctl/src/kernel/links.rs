@@ -14,7 +14,7 @@ use super::{
         socket::{Refusal, Socket},
     },
 };
-use crate::model::{Family, LinkAddress, LinkInfo};
+use crate::model::{Family, LinkAddress, LinkInfo, Mac};
 
 /// Reads; changes nothing.
 pub struct Links {
@@ -79,6 +79,15 @@ impl Links {
             Ok(entry) => Ok(Some(Reach { link: entry.device, source: entry.source, gateway: entry.gateway })),
             Err(refusal) if is_no_route(refusal.errno) => Ok(None),
             Err(refusal) => Err(explain(&format!("look up the route to {ip}"), &refusal, None)),
+        }
+    }
+
+    /// Link-layer address of a VXLAN device of that name, if there is one.
+    pub fn mac_of(&mut self, name: &str) -> Result<Option<Mac>, KernelError> {
+        match self.socket.ask(&mut [link::get_by_name(name)], Link::read).remove(0) {
+            Ok(link) => Ok(link.vxlan.and(link.mac)),
+            Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
+            Err(refusal) => Err(explain(&format!("look up interface {name}"), &refusal, None)),
         }
     }
 

@@ -31,6 +31,7 @@ use super::{
 use crate::{
     model::{Family, Op, State},
     plan::Facts,
+    serve::report::FilterReport,
 };
 
 /// Observes and changes what is in our [`Scope`], and nothing else.
@@ -141,6 +142,10 @@ impl Kernel for LinuxKernel {
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
         self.apply_all(ops)
+    }
+
+    fn filter_report(&mut self, wanted: &State) -> FilterReport {
+        self.filter.as_mut().map(|filter| filter.report(wanted)).unwrap_or_default()
     }
 
     fn on_link(&mut self, addresses: &[IpAddr]) -> Result<Vec<bool>, KernelError> {

@@ -13,6 +13,7 @@ use netlink::{address, link, neighbour, nexthop, route};
 use crate::{
     model::{Key, Object, Op, State},
     plan::Facts,
+    serve::report::FilterReport,
 };
 
 pub mod filter;
@@ -40,6 +41,9 @@ pub trait Kernel {
     /// is absent succeeds. A failed op does not hold up the others.
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>>;
 
+    /// Which packet filter is at work, what it cannot do, and what it counts.
+    fn filter_report(&mut self, wanted: &State) -> FilterReport;
+
     /// Which of these addresses are reached through the uplink without a gateway.
     fn on_link(&mut self, addresses: &[IpAddr]) -> Result<Vec<bool>, KernelError>;
 }
@@ -53,6 +57,9 @@ pub trait PacketFilter: Send {
 
     /// Carries out the changes as one transaction where the tool can; one outcome per op.
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>>;
+
+    /// Which tool it is and why, what of `wanted` it cannot do, and what it counts.
+    fn report(&mut self, wanted: &State) -> FilterReport;
 }
 
 /// What the kernel said unasked.

@@ -3,6 +3,7 @@
 //! [`inspect`] believes or refuses one lease, [`roster`] keeps the set of those believed,
 //! [`desire`] says what they want from the kernel, [`diff`] compares and orders.
 
+pub mod announce;
 pub mod desire;
 pub mod diff;
 pub mod explain;

@@ -24,7 +24,7 @@ use crate::{
     kernel::{Interpretation, Kernel},
     model::{Key, Op},
     plan::{Facts, Rules, explain::explain},
-    serve::{Heartbeat, Question, ReadyGuard, Report},
+    serve::{Heartbeat, Question, ReadyGuard, Report, report::FilterReport},
     source::{Event, OwnLease},
 };
 
@@ -46,6 +46,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 const SURROUNDINGS: Duration = Duration::from_millis(250);
 /// A touched packet filter is looked at after this: whoever rewrites it does so in several steps.
 const FILTER_SETTLES: Duration = Duration::from_millis(20);
+/// How old the packet filter's counters in a report may be.
+const FILTER_REPORT: Duration = Duration::from_secs(1);
 /// Wake-ups taken in before a pass is due, so that a storm cannot starve the kernel.
 const BATCH: usize = 4096;
 
@@ -64,6 +66,7 @@ pub struct Agent<K: Kernel, H: Host> {
     due: Due,
     /// Facts changed and have not been published yet.
     unpublished: bool,
+    filter: FilterReport,
 }
 
 /// Times, since the start, at which something has to happen.
@@ -74,6 +77,7 @@ struct Due {
     observe: Option<(Duration, &'static str)>,
     surroundings: Option<Duration>,
     publish: Option<Duration>,
+    filter: Duration,
 }
 
 /// What a new agent starts from.
@@ -103,6 +107,7 @@ impl<K: Kernel, H: Host> Agent<K, H> {
             ready: start.ready,
             due: Due { observe: Some((Duration::ZERO, "start")), ..Due::default() },
             unpublished: true,
+            filter: FilterReport::default(),
         }
     }
 
@@ -405,9 +410,18 @@ impl<K: Kernel, H: Host> Agent<K, H> {
         }
     }
 
+    /// Its counters cost a question each, so they are not asked for at every pass of a storm.
+    fn look_at_filter(&mut self) {
+        let now = self.now();
+        if self.due.filter <= now {
+            self.due.filter = now + FILTER_REPORT;
+            self.filter = self.kernel.filter_report(self.world.wanted());
+        }
+    }
+
     fn report(&mut self) {
-        let filter = self.host.filter_report();
-        let report = self.memory.report(&self.world, &self.retries, self.now(), filter);
+        self.look_at_filter();
+        let report = self.memory.report(&self.world, &self.retries, self.now(), self.filter.clone());
         self.report_tx.send_if_modified(|current| {
             let changed = **current != report;
             if changed {

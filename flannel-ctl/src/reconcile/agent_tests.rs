@@ -32,6 +32,9 @@ impl Kernel for SharedKernel {
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), crate::kernel::KernelError>> {
         self.0.lock().unwrap().apply(ops)
     }
+    fn filter_report(&mut self, wanted: &State) -> FilterReport {
+        self.0.lock().unwrap().filter_report(wanted)
+    }
     fn on_link(&mut self, addresses: &[std::net::IpAddr]) -> Result<Vec<bool>, crate::kernel::KernelError> {
         self.0.lock().unwrap().on_link(addresses)
     }
@@ -59,9 +62,6 @@ impl Host for TestHost {
         }
         self.published.lock().unwrap().push(facts.clone());
         Ok(())
-    }
-    fn filter_report(&mut self) -> FilterReport {
-        FilterReport::default()
     }
 }
 

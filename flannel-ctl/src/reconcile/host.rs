@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
-use crate::{model::Uplink, plan::Facts, serve::report::FilterReport};
+use crate::{model::Uplink, plan::Facts};
 
 /// The node around the loop, real or in a test.
 pub trait Host {
@@ -16,9 +16,6 @@ pub trait Host {
 
     /// Our own part is in place: writes subnet.env, and lets the lease say where we are.
     fn publish(&mut self, facts: &Facts) -> Result<(), String>;
-
-    /// Which packet filter is at work, and what it counts.
-    fn filter_report(&mut self) -> FilterReport;
 }
 
 /// What a lease can collide with on this node.

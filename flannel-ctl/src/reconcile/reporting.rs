@@ -147,7 +147,7 @@ impl Memory {
     pub(super) fn report(&mut self, world: &World, retries: &Retries, now: Duration, filter: FilterReport) -> Report {
         self.counters.passes += 1;
         self.counters.guard_drops =
-            filter.counters.iter().filter(|(name, _)| name.starts_with("guard")).map(|(_, packets)| packets).sum();
+            filter.counters.iter().filter(|(name, _)| name.starts_with("refused-")).map(|(_, packets)| packets).sum();
         let (condition, reason) = self.condition(world, retries);
         if condition != self.base.state {
             tracing::info!(from = self.base.state.name(), to = condition.name(), reason, "state");

@@ -27,8 +27,10 @@ use super::{KernelError, PacketFilter, netlink::socket::Refusal};
 use crate::{
     filter::guard::{Entry, Refused},
     model::{FilterPolicy, GuardPolicy, Key, Object, Op, State},
+    serve::report::FilterReport,
 };
 use ipnet::IpNet;
+use std::collections::BTreeMap;
 
 /// What carries out the rules on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,6 +169,28 @@ impl PacketFilter for HostFilter {
             out.extend(keys.map(|key| (*key, Object::Guard)));
         }
         Ok(())
+    }
+
+    fn report(&mut self, wanted: &State) -> FilterReport {
+        let flavour = match self.flavour {
+            Flavour::Nft => "nftables",
+            Flavour::Iptables(_) => "iptables",
+            Flavour::None => "none",
+        };
+        let mut limits = match wanted.get(&Key::Filter) {
+            Some(Object::Filter(policy)) => self.limits(policy),
+            _ => Vec::new(),
+        };
+        let counters = match self.counters() {
+            Ok(counters) => {
+                counters.into_iter().map(|(refused, packets)| (refused.counter().into(), packets)).collect()
+            }
+            Err(error) => {
+                limits.push(error.to_string());
+                BTreeMap::new()
+            }
+        };
+        FilterReport { flavour: flavour.into(), why: self.why.clone(), limits, counters }
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {

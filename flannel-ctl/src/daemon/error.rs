@@ -1,0 +1,68 @@
+//! Why the daemon could not start, or had to end.
+
+use std::io;
+
+use crate::{
+    alloc::Exhausted,
+    config::{ConfigErrors, uplink::NoUplink},
+    kernel::KernelError,
+    serve::{http::BindError, socket::SocketError},
+    state::{FileError, LockError, NodeIdError},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    NodeId(#[from] NodeIdError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Uplink(#[from] NoUplink),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error(transparent)]
+    Health(#[from] BindError),
+    #[error("this version has no Kubernetes source of leases: use --source etcd or --source file")]
+    NoKube,
+    #[error("datapath {0} is not part of this version: use --datapath auto or --datapath vxlan")]
+    NoDatapath(&'static str),
+    #[error(
+        "the network config asks for backend udp, whose userspace datapath is not part of this version: publish one with backend vxlan or host-gw"
+    )]
+    NoUdp,
+    #[error(
+        "the network config enables {family}, but the uplink {interface} has no {family} address: add one, choose another with --iface, or turn {family} off in the network config"
+    )]
+    NoAddress { family: crate::model::Family, interface: String },
+    #[error("on this node {0}")]
+    Network(ConfigErrors),
+    #[error("cannot start the asynchronous runtime: {0}")]
+    Runtime(#[source] io::Error),
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] io::Error),
+    #[error("cannot start a thread: {0} (usually a limit on threads: see `ulimit -u` and the unit's TasksMax)")]
+    Thread(#[source] io::Error),
+    #[error("the {0} ended unexpectedly; the datapath stays as it is, and a restart picks it up")]
+    Died(&'static str),
+}
+
+impl StartError {
+    /// Something the operator wrote cannot work, wherever it was written: exit code 2.
+    pub fn is_config(&self) -> bool {
+        matches!(
+            self,
+            Self::NoKube
+                | Self::NoDatapath(_)
+                | Self::NoUdp
+                | Self::NoAddress { .. }
+                | Self::Network(_)
+                | Self::Uplink(_)
+        )
+    }
+}

@@ -1,0 +1,243 @@
+//! Everything between the command line and the first pass of the loop.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+use super::{StartError, node, uplink, vtep};
+use crate::{
+    config::{
+        ConfigErrors, Settings, netconf,
+        settings::{DatapathChoice, FilterChoice, GuardMode, SourceChoice},
+    },
+    kernel::{
+        filter::{Choice, HostFilter, Own},
+        links::Links,
+        linux::{LinuxKernel, Scope},
+    },
+    model::{Backend, Family, Mac, Network, Subnet, Uplink},
+    plan::{
+        Facts, Rules,
+        announce::{Identity, announce},
+        desire::{Guard, Options},
+    },
+    serve::{
+        Report,
+        report::{DatapathReport, NodeReport, SourceReport},
+    },
+    source::{LeaseRequest, LeaseSource, OwnLease, etcd::EtcdSource, file::FileSource},
+    state::{NodeId, node_id, subnet_env::Previous},
+};
+
+/// How long a lease may take to be given back on the way out.
+pub(super) const RELEASE_LIMIT: Duration = Duration::from_secs(2);
+
+/// All that the loop starts from.
+pub(super) struct Prepared {
+    pub(super) identity: Identity,
+    pub(super) network: Network,
+    pub(super) source: LeaseSource,
+    pub(super) lease: OwnLease,
+    pub(super) facts: Facts,
+    pub(super) rules: Rules,
+    pub(super) kernel: LinuxKernel,
+    /// Tells our own changes of the packet filter from others'.
+    pub(super) own: Own,
+}
+
+/// What is known of the node before anything was asked.
+pub(super) fn first_report(settings: &Settings) -> Report {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Report {
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        reason: "waiting for the source of leases".into(),
+        since_unix: now,
+        started_unix: now,
+        source: SourceReport {
+            kind: match settings.source {
+                SourceChoice::Etcd(_) => "etcd",
+                SourceChoice::Kube(_) => "kube",
+                SourceChoice::File(_) => "file",
+            }
+            .into(),
+            ..SourceReport::default()
+        },
+        ..Report::default()
+    }
+}
+
+/// Identity, network config, uplink, addresses, lease: in this order, since each needs the one
+/// before. Waits for the source as long as it takes; fails on what waiting cannot cure.
+pub(super) async fn prepare(
+    settings: &Settings,
+    report_tx: &watch::Sender<Arc<Report>>,
+) -> Result<Prepared, StartError> {
+    let datapath = datapath(settings.datapath)?;
+    let node_id = NodeId::load_or_create(&settings.paths.state_dir)?;
+    let identity = identity(settings, node_id);
+    let previous = Previous::read(&settings.paths.subnet_file)?;
+    for problem in &previous.problems {
+        tracing::warn!(%problem, path = %settings.paths.subnet_file.display(), "the old subnet file");
+    }
+    tell(report_tx, |report| {
+        report.node = NodeReport { id: identity.node_id.clone(), name: identity.node_name.clone() }
+    });
+
+    let mut source = open(settings)?;
+    tell(report_tx, |report| report.reason = "waiting for the network config".into());
+    let network = source.network().await;
+    let uplink = uplink::choose(&settings.uplink, &network)?;
+    check_network(&network, &uplink)?;
+    tracing::info!(interface = uplink.name, v4 = ?uplink.v4, v6 = ?uplink.v6, public_v4 = ?uplink.public_v4,
+        public_v6 = ?uplink.public_v6, mtu = uplink.mtu, "uplink");
+    let (mac_v4, mac_v6) = macs(settings, &network, node_id, true)?;
+
+    tell(report_tx, |report| report.reason = "waiting for a lease".into());
+    let request = LeaseRequest {
+        network: network.clone(),
+        value: announce(&identity, &network, &uplink, mac_v4, mac_v6),
+        previous: Subnet::new(previous.subnet_v4, previous.subnet_v6),
+    };
+    let lease = source.acquire(request).await?;
+    tracing::info!(subnet = %lease.subnet, key = lease.key, "holding a lease");
+
+    let filter = HostFilter::open(match settings.filter.flavour {
+        FilterChoice::Auto => Choice::Auto,
+        FilterChoice::Nftables => Choice::Nft,
+        FilterChoice::Iptables => Choice::Iptables,
+    });
+    let own = filter.own();
+    let kernel = LinuxKernel::new(Scope::default())?.with_filter(Box::new(filter));
+    let facts = facts(settings, &network, uplink, mac_v4, mac_v6, lease.subnet, kernel.supports_nexthops());
+    let rules = rules(&facts, &lease, &identity)?;
+    tell(report_tx, |report| {
+        report.source.connected = true;
+        report.reason = "waiting for the list of leases".into();
+        report.datapath = datapath_report(&network, datapath);
+    });
+    Ok(Prepared { identity, network, source, lease, facts, rules, kernel, own })
+}
+
+fn tell(report_tx: &watch::Sender<Arc<Report>>, change: impl FnOnce(&mut Report)) {
+    report_tx.send_modify(|report| change(Arc::make_mut(report)));
+}
+
+fn identity(settings: &Settings, node_id: NodeId) -> Identity {
+    Identity { node_id: node_id.to_string(), node_name: settings.node_name.clone().unwrap_or_else(node_id::host_name) }
+}
+
+fn open(settings: &Settings) -> Result<LeaseSource, StartError> {
+    match &settings.source {
+        SourceChoice::Etcd(etcd) => {
+            Ok(LeaseSource::Etcd(Box::new(EtcdSource::new(etcd.clone(), settings.lease.clone()))))
+        }
+        SourceChoice::File(path) => {
+            let net_config = settings.net_config_path.exists().then(|| settings.net_config_path.clone());
+            Ok(LeaseSource::File(Box::new(FileSource::new(path.clone(), net_config))))
+        }
+        SourceChoice::Kube(_) => Err(StartError::NoKube),
+    }
+}
+
+/// Which datapath, and why.
+fn datapath(choice: DatapathChoice) -> Result<&'static str, StartError> {
+    match choice {
+        DatapathChoice::Auto => Ok("auto: the kernel's VXLAN device is the best that this version has"),
+        DatapathChoice::Vxlan => Ok("asked for by --datapath vxlan"),
+        DatapathChoice::Ebpf => Err(StartError::NoDatapath("ebpf")),
+        DatapathChoice::Userspace => Err(StartError::NoDatapath("userspace")),
+    }
+}
+
+fn datapath_report(network: &Network, why: &str) -> DatapathReport {
+    let (kind, why, devices) = match &network.backend {
+        Backend::Vxlan(vxlan) => {
+            let devices = network.families().map(|family| Facts::device_name(vxlan.vni, family)).collect();
+            ("vxlan", why, devices)
+        }
+        Backend::HostGw => ("host-gw", "the network config's backend", Vec::new()),
+        Backend::Udp { .. } | Backend::Alloc => ("none", "the network config's backend", Vec::new()),
+    };
+    DatapathReport { kind: kind.into(), why: why.into(), devices, mtu: 0 }
+}
+
+fn check_network(network: &Network, uplink: &Uplink) -> Result<(), StartError> {
+    if matches!(network.backend, Backend::Udp { .. }) {
+        return Err(StartError::NoUdp);
+    }
+    for family in network.families() {
+        let missing = match family {
+            Family::V4 => uplink.v4.is_none() || uplink.public_v4.is_none(),
+            Family::V6 => uplink.v6.is_none() || uplink.public_v6.is_none(),
+        };
+        if missing {
+            return Err(StartError::NoAddress { family, interface: uplink.name.clone() });
+        }
+    }
+    let links = Links::open()?.list()?;
+    let on_uplink: Vec<_> = links
+        .iter()
+        .filter(|link| link.index == uplink.index)
+        .flat_map(|link| link.addresses.iter().map(|address| address.net().trunc()))
+        .collect();
+    let problems = netconf::overlaps(network, &on_uplink);
+    if problems.is_empty() { Ok(()) } else { Err(StartError::Network(ConfigErrors(problems))) }
+}
+
+/// Addresses of the VXLAN devices; zero where there is none.
+fn macs(settings: &Settings, network: &Network, node: NodeId, remember: bool) -> Result<(Mac, Mac), StartError> {
+    let Backend::Vxlan(vxlan) = &network.backend else { return Ok((Mac::ZERO, Mac::ZERO)) };
+    let mac = |family: Family| match network.range(family) {
+        Some(_) => vtep::choose(&settings.paths.state_dir, node, vxlan.vni, family, remember),
+        None => Ok(Mac::ZERO),
+    };
+    Ok((mac(Family::V4)?, mac(Family::V6)?))
+}
+
+fn facts(
+    settings: &Settings,
+    network: &Network,
+    uplink: Uplink,
+    mac_v4: Mac,
+    mac_v6: Mac,
+    subnet: Subnet,
+    nexthops: bool,
+) -> Facts {
+    Facts {
+        network: network.clone(),
+        subnet,
+        uplink,
+        mac_v4,
+        mac_v6,
+        options: Options {
+            tx_checksum: settings.tx_checksum,
+            masquerade_v4: settings.filter.masquerade_v4,
+            masquerade_v6: settings.filter.masquerade_v6,
+            masquerade_exclude: settings.filter.exclude.clone(),
+            masquerade_fully_random: settings.filter.fully_random,
+            forward: settings.filter.forward_rules,
+            guard: match settings.guard {
+                GuardMode::Drop => Some(Guard::Drop),
+                GuardMode::Count => Some(Guard::Count),
+                GuardMode::Off => None,
+            },
+            blackhole: settings.ip_blackhole_route,
+            nexthops,
+        },
+        on_link: std::collections::BTreeMap::new(),
+    }
+}
+
+fn rules(facts: &Facts, lease: &OwnLease, identity: &Identity) -> Result<Rules, StartError> {
+    let surroundings = node::surroundings(&Links::open()?.list()?, facts);
+    Ok(Rules {
+        network: facts.network.clone(),
+        own_key: lease.key.clone(),
+        own_subnet: lease.subnet,
+        own_node: identity.node_id.clone(),
+        own_macs: [facts.mac_v4, facts.mac_v6].into_iter().filter(|mac| !mac.is_zero()).collect(),
+        local_addresses: surroundings.local_addresses,
+        local_nets: surroundings.local_nets,
+    })
+}

@@ -1,0 +1,56 @@
+//! Which link-layer addresses our VXLAN devices have.
+//!
+//! Peers send to the address that our lease publishes, so it must not change by itself: not at
+//! a restart, not when the device is lost. The first run decides (the device that flannel left
+//! keeps its address, a new one gets an address made from the node id) and it is remembered in
+//! the state directory.
+
+use std::{fs, io, path::Path};
+
+use crate::{
+    kernel::{KernelError, links::Links},
+    model::{Family, Mac},
+    plan::Facts,
+    state::{FileError, NodeId, atomic, vtep_mac},
+};
+
+/// The address of the device of this VNI and family. `remember`: write down a first choice.
+pub(super) fn choose(state_dir: &Path, node: NodeId, vni: u32, family: Family, remember: bool) -> Result<Mac, Error> {
+    let path = state_dir.join(match family {
+        Family::V4 => format!("vtep-mac.{vni}"),
+        Family::V6 => format!("vtep-mac-v6.{vni}"),
+    });
+    match fs::read_to_string(&path) {
+        Ok(text) => match text.trim().parse::<Mac>() {
+            Ok(mac) if mac.is_unicast() => return Ok(mac),
+            Ok(_) | Err(_) => {
+                tracing::warn!(path = %path.display(), "not an Ethernet address of one interface; choosing anew");
+            }
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(FileError::of("read", &path)(error).into()),
+    }
+    let existing = Links::open()?.mac_of(&Facts::device_name(vni, family))?.filter(|mac| mac.is_unicast());
+    let mac = existing.unwrap_or_else(|| vtep_mac::vtep_mac(node, vni, family));
+    if remember {
+        atomic::replace(&path, format!("{mac}\n").as_bytes(), 0o644)?;
+    }
+    Ok(mac)
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+impl From<Error> for super::StartError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::File(error) => Self::File(error),
+            Error::Kernel(error) => Self::Kernel(error),
+        }
+    }
+}
