@@ -4,7 +4,8 @@
 use super::{
     Flavour, HostFilter, refused,
     table::{self, IPV4, IPV6},
-    xtables::Tool,
+    tool,
+    xtables::{Tool, Variant},
 };
 use crate::{
     filter::iptables::{Chain, forward_needs_accept},
@@ -42,7 +43,12 @@ impl HostFilter {
         let (mut steps, mut error) = self.steps(policy);
         steps.sort_by_key(|step| !step.puts);
         let own = self.own.clone();
+        let mut locked = false;
         for step in steps {
+            // One wait for the xtables lock per turn is enough; the loop comes back.
+            if locked && step.tool.variant == Variant::Legacy {
+                continue;
+            }
             match self.tools.restore(&step.tool, &step.text, &mut |process| own.note(process)) {
                 Ok(()) if step.puts => {
                     tracing::info!(tool = step.tool.variant.name(), family = %step.tool.family, "iptables rules put");
@@ -52,7 +58,10 @@ impl HostFilter {
                 }
                 // Without ours in force, what is there must stay.
                 Err(failure) if step.puts && matches!(self.flavour, Flavour::Iptables(_)) => return Err(failure),
-                Err(failure) => drop(error.get_or_insert(failure)),
+                Err(failure) => {
+                    locked |= failure.hint == tool::LOCKED;
+                    error.get_or_insert(failure);
+                }
             }
         }
         if policy.is_some() {

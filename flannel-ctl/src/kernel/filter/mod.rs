@@ -18,6 +18,7 @@ mod tool;
 mod xtables;
 
 pub use self::{
+    diagnose::{Finding, Severity},
     notices::{Listener, Own},
     probe::Choice,
     xtables::Variant,

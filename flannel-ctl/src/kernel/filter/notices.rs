@@ -17,10 +17,12 @@ use crate::{
     filter::nft::TABLE,
     kernel::netlink::{
         socket::grow_receive_buffer,
-        wire::{HEADER, messages, text, u32_at},
+        wire::{messages, text, u32_at},
     },
 };
 
+/// Where `nlmsg_pid` is in `struct nlmsghdr`.
+const SENDER: usize = 12;
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
 const RECEIVE_BUFFER: usize = 2 << 20;
@@ -96,10 +98,9 @@ impl Listener {
 
 fn concerns_us(datagram: &[u8], own: &Own) -> bool {
     // A datagram has one sender: that of its first message (`nlmsg_pid`).
-    if u32_at(datagram, 12).is_some_and(|port| own.contains(port)) {
+    if u32_at(datagram, SENDER).is_some_and(|port| own.contains(port)) {
         return false;
     }
-    debug_assert!(HEADER == 16);
     messages(datagram).any(|notice| message_of(notice.kind).is_some_and(|kind| matters(kind, notice.payload)))
 }
 

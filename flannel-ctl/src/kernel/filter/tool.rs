@@ -16,6 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// Where the tools are on hosts that start daemons with a short PATH.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
 
+/// The hint of a failure that comes from the lock that all legacy tools share.
+pub(super) const LOCKED: Option<&str> = Some("another program holds the xtables lock (/run/xtables.lock)");
+
 /// Runs it; its standard output if it succeeded. `started` hears the process id.
 pub(super) fn run(
     program: &str,
@@ -89,8 +92,6 @@ pub(super) fn run(
 pub(super) fn installed(program: &str) -> bool {
     path().split(':').any(|directory| std::path::Path::new(directory).join(program).is_file())
 }
-
-const LOCKED: Option<&str> = Some("another program holds the xtables lock (/run/xtables.lock)");
 
 fn path() -> String {
     match std::env::var("PATH") {

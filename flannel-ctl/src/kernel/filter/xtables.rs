@@ -64,7 +64,7 @@ impl Tools {
         for (family, name) in [(Family::V4, "iptables"), (Family::V6, "ip6tables")] {
             for (variant, suffix) in [(Variant::Nft, "-nft"), (Variant::Legacy, "-legacy")] {
                 let infix = [suffix, ""].into_iter().find(|infix| {
-                    (*infix != "" || plain == Some(variant))
+                    (!infix.is_empty() || plain == Some(variant))
                         && tool::installed(&format!("{name}{infix}-save"))
                         && tool::installed(&format!("{name}{infix}-restore"))
                 });
