@@ -110,11 +110,9 @@ pub(super) fn on_link(socket: &mut Socket, uplink: u32, addresses: &[IpAddr]) ->
     let mut questions: Vec<_> = addresses.iter().map(|ip| route::lookup(*ip)).collect();
     let answers = socket.ask(&mut questions, Entry::read);
     let judged = addresses.iter().zip(answers).map(|(ip, answer)| match answer {
-        Ok(entry) => Ok(uplink != 0
-            && entry.device == uplink
-            && entry.gateway.is_none()
-            && !entry.special
-            && entry.kind == libc::RTN_UNICAST),
+        Ok(entry) => {
+            Ok(uplink != 0 && entry.device == uplink && entry.gateway.is_none() && entry.kind == libc::RTN_UNICAST)
+        }
         Err(refusal) if is_no_route(refusal.errno) => Ok(false),
         Err(refusal) => Err(explain(&format!("look up the route to {ip}"), &refusal, None)),
     });

@@ -5,17 +5,22 @@ use nix::errno::Errno;
 use super::{
     LinuxKernel,
     explain::{explain, refused},
+    setting,
 };
 use crate::{
     kernel::{
         KernelError,
         netlink::{
             link::{self, Link},
+            neighbour::{self, Neighbour},
             socket::Refusal,
         },
     },
-    model::{Device, Family, Object, Op},
+    model::{Device, Family, Object, Op, Setting},
 };
+
+/// RFC 8200 section 5.
+const V6_MIN_MTU: u32 = 1280;
 
 impl LinuxKernel {
     pub(super) fn apply_device(&mut self, family: Family, op: &Op) -> Result<(), KernelError> {
@@ -51,9 +56,7 @@ impl LinuxKernel {
                 return Err(Refusal::new(Errno::EEXIST, &text));
             };
             if !present.must_recreate(wanted) {
-                for request in link::change(found.index, &present, wanted) {
-                    self.socket.run(request)?;
-                }
+                self.change_device(family, found.index, &present, wanted)?;
                 return self.remember(family, &wanted.name);
             }
             *self.device_slot(family) = None;
@@ -63,6 +66,27 @@ impl LinuxKernel {
             return Err(if refusal.errno == Errno::EEXIST { self.name_the_rival(wanted, refusal) } else { refusal });
         }
         self.remember(family, &wanted.name)
+    }
+
+    /// With its MAC a device loses its neighbours, permanent ones too (`neigh_changeaddr`,
+    /// `net/core/neighbour.c`, 6.18): they are put back.
+    fn change_device(&mut self, family: Family, index: u32, from: &Device, to: &Device) -> Result<(), Refusal> {
+        let mut neighbours = Vec::new();
+        if from.mac != to.mac {
+            neighbours = self.socket.dump(neighbour::list(family, index), |payload| {
+                let entry = Neighbour::read(payload).filter(|entry| entry.index == index && entry.is_permanent())?;
+                Some(neighbour::put(index, entry.ip?, entry.mac?))
+            })?;
+        }
+        for request in link::change(index, from, to) {
+            self.socket.run(request)?;
+        }
+        // Below its smallest MTU IPv6 leaves a device, and comes back with its knobs at default.
+        let v6_returns = (from.mtu..to.mtu).contains(&(V6_MIN_MTU - 1));
+        if v6_returns && let Err(error) = setting::set(&to.name, Setting::AcceptRa, false) {
+            return Err(Refusal::new(Errno::from_raw(error.errno), &error.to_string()));
+        }
+        self.socket.batch(&mut neighbours).into_iter().collect()
     }
 
     /// Later ops need its index.

@@ -36,9 +36,10 @@ impl LinuxKernel {
                 return self.device_notice(family, gone, link);
             }
         }
-        // Without a word of their own, IPv4 routes vanish when their device goes down.
-        let down = link.change & libc::IFF_UP.cast_unsigned() != 0 && !link.is_up();
-        if gone || down { Interpretation::Topology } else { Interpretation::Irrelevant }
+        // Without a word of their own, IPv4 routes vanish when their device goes down; as every
+        // device does before it is deleted.
+        let down = !is_birth(link) && link.change & libc::IFF_UP.cast_unsigned() != 0 && !link.is_up();
+        if !gone && down { Interpretation::Topology } else { Interpretation::Irrelevant }
     }
 
     fn device_notice(&mut self, family: Family, gone: bool, link: &Link) -> Interpretation {
@@ -51,7 +52,9 @@ impl LinuxKernel {
             *self.device_slot(family) = None;
             return Interpretation::Resync("the VXLAN device was deleted");
         }
-        let same = known.is_some_and(|known| known.to_device(family) == link.to_device(family));
+        // That of the device that we know already tells of the time before it was set up.
+        let same = known.is_some_and(|_| is_birth(link))
+            || known.is_some_and(|known| known.to_device(family) == link.to_device(family));
         if same {
             return Interpretation::Irrelevant;
         }
@@ -149,4 +152,9 @@ impl LinuxKernel {
             None => Interpretation::Resync("a nexthop object was changed"),
         }
     }
+}
+
+/// The first notice of a device: it says that all flags changed (`rtnl_configure_link`, 6.18).
+fn is_birth(link: &Link) -> bool {
+    link.change == u32::MAX
 }

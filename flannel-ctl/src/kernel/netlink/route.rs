@@ -76,7 +76,12 @@ impl Entry {
                 libc::RTA_PRIORITY => entry.metric = u32_at(value, 0)?,
                 libc::RTA_PREFSRC => entry.source = ip(value),
                 RTA_NH_ID => entry.nexthop = u32_at(value, 0)?,
-                libc::RTA_MULTIPATH | libc::RTA_VIA | libc::RTA_ENCAP => entry.special = true,
+                libc::RTA_VIA => {
+                    // An IPv6 gateway of an IPv4 route, behind its family's number.
+                    entry.gateway = value.get(2..).and_then(ip);
+                    entry.special = true;
+                }
+                libc::RTA_MULTIPATH | libc::RTA_ENCAP => entry.special = true,
                 _ => {}
             }
         }

@@ -1,6 +1,11 @@
 //! Against the real kernel, each test in a network namespace of its own.
 
+mod adoption;
 mod convergence;
+mod devices;
+mod foreign;
+mod notices;
+mod routes;
 mod scale;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
