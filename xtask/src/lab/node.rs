@@ -127,7 +127,14 @@ impl Node {
         command.args(rest).arg("run").args(["--etcd-endpoints", &self.endpoints, "--iface", "eth0", "--ip-masq"]);
         command.arg("--run-dir").arg(self.run_dir()).arg("--state-dir").arg(self.state_dir());
         command.arg("--subnet-file").arg(self.subnet_file());
-        command.args(["--healthz-ip", "127.0.0.1", "--healthz-port", &HEALTH_PORT.to_string()]);
+        command.args([
+            "--node-name",
+            self.netns.name(),
+            "--healthz-ip",
+            "127.0.0.1",
+            "--healthz-port",
+            &HEALTH_PORT.to_string(),
+        ]);
         command.args(&launch.args).envs(launch.env.iter().map(|(key, value)| (key, value)));
         Ok(command)
     }
