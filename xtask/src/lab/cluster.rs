@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Family, Launch, Mesh, Netns, Node, Ping, Store, StoreKind, Underlay, binary, missing_root, netns, wait};
+use super::{Family, Launch, Mesh, Netns, Node, Ping, Store, StoreKind, Underlay, missing_root, netns, wait};
 
 /// Where labs keep files and locks.
 const HOME: &str = "/tmp/flannel-lab";
@@ -109,13 +109,11 @@ impl Cluster {
         Ping::start(self.node(from).pod().netns(), address, Duration::from_millis(1))
     }
 
-    /// Writes the network config to the store, as an operator would.
+    /// Writes the network config to the store.
     pub fn publish(&self, network: &str) -> Result<()> {
-        let file = self.files.dir.join("network.json");
-        fs::write(&file, network)?;
-        let mut command = self.underlay.netns().command(binary::flannel_ctl()?);
-        command.args(["config", "publish"]).arg(&file).args(["--etcd-endpoints", &self.store.endpoint()]);
-        netns::run(&mut command).map(drop)
+        let mut command = self.underlay.netns().command("etcdctl");
+        command.env("ETCDCTL_API", "3").args(["--endpoints", &self.store.endpoint()]);
+        netns::run(command.args(["put", "/coreos.com/network/config", network])).map(drop)
     }
 
     /// Starts every daemon, waits until each is ready, and wires the pods.
@@ -277,9 +275,15 @@ impl Drop for Files {
     fn drop(&mut self) {
         if std::env::var_os("FLANNEL_LAB_KEEP").is_some() {
             eprintln!("lab: logs and state are kept in {}", self.dir.display());
-        } else if let Err(error) = fs::remove_dir_all(&self.dir) {
+            return;
+        }
+        // The lock is held until after this, so nobody can have made the prefix theirs meanwhile.
+        let removed = fs::remove_dir_all(&self.dir).and_then(|()| fs::remove_file(self.dir.with_extension("lock")));
+        if let Err(error) = removed {
             eprintln!("lab: {} is left behind: {error}", self.dir.display());
         }
+        // Other labs may be in there still.
+        drop(fs::remove_dir(HOME));
     }
 }
 
