@@ -183,7 +183,10 @@ impl World {
             diff_keys(&self.wanted, &self.observed, dirty.into_iter(), self.complete)
         };
         ops.retain(|op| {
-            let held = held(&op.key);
+            // A guard that knows no peers yet would cut them all off: on a node that another
+            // daemon left running they are talking right now.
+            let early = !self.complete && guards(op.to.as_ref());
+            let held = early || held(&op.key);
             if held {
                 self.dirty.insert(op.key);
             }
@@ -228,6 +231,12 @@ impl World {
             });
         }
     }
+}
+
+/// Packet filter rules that drop what comes from no peer.
+fn guards(object: Option<&Object>) -> bool {
+    let Some(Object::Filter(policy)) = object else { return false };
+    policy.guard.as_ref().is_some_and(|guard| !guard.count_only)
 }
 
 #[cfg(test)]

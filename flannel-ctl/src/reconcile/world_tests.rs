@@ -129,3 +129,12 @@ fn peers_that_left_while_we_were_away_are_removed_with_the_first_snapshot_only()
     let gone = restarted.ops(|_| false);
     assert!(!gone.is_empty() && gone.iter().all(|op| op.to.is_none()));
 }
+
+#[test]
+fn the_guard_waits_for_the_peers_that_it_must_let_in() {
+    let mut world = World::new(facts(false), rules(false));
+    world.put(record(2, false));
+    assert!(world.ops(|_| false).iter().all(|op| op.key != Key::Filter), "two of three peers are unknown yet");
+    world.snapshot(vec![record(2, false), record(3, false)]);
+    assert!(world.ops(|_| false).iter().any(|op| op.key == Key::Filter));
+}
