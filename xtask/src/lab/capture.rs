@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::{Netns, process::Process, run, wait};
@@ -41,9 +42,24 @@ impl Capture {
         Ok(Self { process, file, dir })
     }
 
-    /// Ends the capture.
+    /// Ends the capture when everything that the filter has let through up to now is in the file.
     pub fn stop(self) -> Result<Packets> {
-        self.process.signal(nix::sys::signal::Signal::SIGINT)?;
+        // An interrupted tcpdump throws away what it has not yet read; asked for its counts, it tells how much that is.
+        wait::until("tcpdump to have read everything", wait::SHORT, || {
+            let asked = self.process.log().lines().count();
+            self.process.signal(Signal::SIGUSR1).ok()?;
+            let line = wait::until("tcpdump's counts", wait::SHORT, || {
+                self.process
+                    .log()
+                    .lines()
+                    .nth(asked)
+                    .filter(|line| line.contains("dropped by kernel"))
+                    .map(str::to_owned)
+            });
+            let counts: Vec<u64> = line.ok()?.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            matches!(counts[..], [captured, received, ..] if captured >= received).then_some(())
+        })?;
+        self.process.signal(Signal::SIGINT)?;
         self.process.wait(wait::SHORT)?;
         Ok(Packets { file: self.file, vxlan_port: 8472, dir: self.dir })
     }

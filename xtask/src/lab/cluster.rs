@@ -2,18 +2,14 @@
 
 use std::{
     fs::{self, DirBuilder, File},
-    io,
     os::unix::fs::DirBuilderExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Family, Launch, Mesh, Netns, Node, Ping, Store, StoreKind, Underlay, missing_root, netns, wait};
-
-/// Where labs keep files and locks.
-const HOME: &str = "/tmp/flannel-lab";
 
 /// A running cluster; everything of it is removed on drop, in a panic too.
 ///
@@ -246,7 +242,8 @@ pub fn remove_leftovers(prefix: &str) -> Result<()> {
 #[derive(Debug)]
 struct Files {
     dir: PathBuf,
-    _lock: File,
+    lock: PathBuf,
+    _held: File,
 }
 
 impl Files {
@@ -254,20 +251,19 @@ impl Files {
         let simple =
             !prefix.is_empty() && prefix.len() <= 10 && prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         ensure!(simple, "{prefix:?} is no prefix for a lab: letters, digits and dashes, at most 10");
-        private_dir(Path::new(HOME))?;
-        let path = Path::new(HOME).join(format!("{prefix}.lock"));
+        let path = PathBuf::from(format!("/run/flannel-lab-{prefix}.lock"));
         let lock = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => bail!("another lab named {prefix} is running"),
             Err(fs::TryLockError::Error(error)) => bail!("locking {}: {error}", path.display()),
         }
-        let dir = Path::new(HOME).join(prefix);
-        if dir.exists() {
+        let dir = std::env::temp_dir().join(format!("flannel-lab-{prefix}"));
+        if fs::symlink_metadata(&dir).is_ok() {
             fs::remove_dir_all(&dir).with_context(|| format!("removing the old {}", dir.display()))?;
         }
-        private_dir(&dir)?;
-        Ok(Self { dir, _lock: lock })
+        DirBuilder::new().mode(0o700).create(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        Ok(Self { dir, lock: path, _held: lock })
     }
 }
 
@@ -278,22 +274,9 @@ impl Drop for Files {
             return;
         }
         // The lock is held until after this, so nobody can have made the prefix theirs meanwhile.
-        let removed = fs::remove_dir_all(&self.dir).and_then(|()| fs::remove_file(self.dir.with_extension("lock")));
+        let removed = fs::remove_dir_all(&self.dir).and_then(|()| fs::remove_file(&self.lock));
         if let Err(error) = removed {
             eprintln!("lab: {} is left behind: {error}", self.dir.display());
         }
-        // Other labs may be in there still.
-        drop(fs::remove_dir(HOME));
-    }
-}
-
-fn private_dir(path: &Path) -> Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let owner = std::os::unix::fs::MetadataExt::uid(&fs::symlink_metadata(path)?);
-            ensure!(owner == 0 && path.is_dir(), "{} is not a directory of root", path.display());
-            Ok(())
-        }
-        outcome => outcome.with_context(|| format!("creating {}", path.display())),
     }
 }
