@@ -140,22 +140,19 @@ fn pick(
     }
     let count = u64::try_from(free.len()).unwrap_or(u64::MAX);
     let chosen = random.checked_rem(count).and_then(|i| free.get(usize::try_from(i).ok()?)).copied();
-    match chosen {
-        Some(net) => Ok(Some(net)),
-        None => {
-            let inside = |subnet: &Subnet| {
-                subnet.net(family).is_some_and(|net| range.network.contains(&net) || net.contains(&range.network))
-            };
-            Err(Exhausted {
-                family,
-                first: range.min.to_string(),
-                last: range.max.to_string(),
-                capacity: super::capacity(&range),
-                leases: taken.iter().filter(|(subnet, _)| inside(subnet)).count(),
-                reservations: taken.iter().filter(|(subnet, reserved)| *reserved && inside(subnet)).count(),
-            })
-        }
+    if chosen.is_some() {
+        return Ok(chosen);
     }
+    let inside =
+        |subnet: &Subnet| subnet.net(family).is_some_and(|n| range.network.contains(&n) || n.contains(&range.network));
+    Err(Exhausted {
+        family,
+        first: range.min.to_string(),
+        last: range.max.to_string(),
+        capacity: super::capacity(&range),
+        leases: taken.iter().filter(|(subnet, _)| inside(subnet)).count(),
+        reservations: taken.iter().filter(|(subnet, reserved)| *reserved && inside(subnet)).count(),
+    })
 }
 
 #[cfg(test)]

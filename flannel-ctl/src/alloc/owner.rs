@@ -24,6 +24,7 @@ pub enum Owner {
 /// Reads the owner out of a value; `us` is what we would write ourselves.
 pub fn owner(value: &[u8], us: &LeaseValue) -> Owner {
     match parse(value) {
+        None if value.is_empty() => Owner::Nobody,
         Some(value) => of(&value, us),
         None => Owner::Unreadable,
     }
@@ -73,7 +74,7 @@ mod tests {
             (r#"{"PublicIP":"0.0.0.0","PublicIPv6":null}"#, Owner::Nobody),
             (r#"{"PublicIP":"fd00::1"}"#, Owner::Unreadable),
             ("{{{{", Owner::Unreadable),
-            ("", Owner::Unreadable),
+            ("", Owner::Nobody),
         ] {
             assert_eq!(owner(text.as_bytes(), &us), expected, "{text}");
         }

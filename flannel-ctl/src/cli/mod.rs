@@ -14,6 +14,7 @@ pub mod run;
 pub mod run_args;
 pub mod status;
 pub mod store;
+mod store_session;
 pub mod version;
 
 use std::process::ExitCode;

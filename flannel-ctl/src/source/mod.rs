@@ -15,6 +15,7 @@ use crate::{
 
 /// What a source tells the reconcile loop. Sent over a plain channel, in order.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "the large one, our own lease, is the rarest")]
 pub enum Event {
     /// The complete list, ours included. Whatever is not in it is gone.
     Snapshot(Vec<LeaseRecord>),
@@ -88,7 +89,7 @@ impl LeaseSource {
     /// The network config, once there is a usable one.
     pub async fn network(&mut self) -> Network {
         match self {
-            Self::Etcd(source) => source.network().await,
+            Self::Etcd(source) => Box::pin(source.network()).await,
             Self::File(source) => source.network().await,
         }
     }
@@ -96,7 +97,7 @@ impl LeaseSource {
     /// Our lease.
     pub async fn acquire(&mut self, request: LeaseRequest) -> Result<OwnLease, Exhausted> {
         match self {
-            Self::Etcd(source) => source.acquire(request).await,
+            Self::Etcd(source) => Box::pin(source.acquire(request)).await,
             Self::File(source) => Ok(source.acquire(request).await),
         }
     }

@@ -60,6 +60,39 @@ impl Server {
         Some(server)
     }
 
+    /// With TLS on the client side; not waited for.
+    pub(crate) fn etcd_tls(more: &[&str]) -> Option<Self> {
+        let ports = free_ports(2);
+        let url = format!("https://127.0.0.1:{}", ports[0]);
+        let peer = format!("http://127.0.0.1:{}", ports[1]);
+        let cluster = format!("default={peer}");
+        let mut arguments = vec!["--listen-client-urls", &url, "--advertise-client-urls", &url];
+        arguments.extend(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        arguments.extend(["--initial-cluster", &cluster]);
+        arguments.extend(more);
+        Self::spawn(&url, ports[0], &arguments)
+    }
+
+    /// Three members, ready when all answer.
+    pub(crate) async fn cluster() -> Option<Vec<Self>> {
+        let ports = free_ports(6);
+        let (clients, peers) = ports.split_at(3);
+        let peer = |i: usize| format!("http://127.0.0.1:{}", peers[i]);
+        let all = (0..3).map(|i| format!("m{i}={}", peer(i))).collect::<Vec<_>>().join(",");
+        let mut members = Vec::new();
+        for (i, &port) in clients.iter().enumerate() {
+            let (name, url, own) = (format!("m{i}"), format!("http://127.0.0.1:{port}"), peer(i));
+            let mut arguments = vec!["--name", &name, "--initial-cluster", &all, "--initial-cluster-state", "new"];
+            arguments.extend(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
+            arguments.extend(["--listen-peer-urls", &own, "--initial-advertise-peer-urls", &own]);
+            members.push(Self::spawn(&url, port, &arguments)?);
+        }
+        for member in &members {
+            member.ready().await;
+        }
+        Some(members)
+    }
+
     async fn embedded() -> Option<Self> {
         let port = free_ports(1)[0];
         let url = format!("http://127.0.0.1:{port}");

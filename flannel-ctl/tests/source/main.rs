@@ -1,6 +1,8 @@
 //! The lease source against real servers: one suite, run against etcd and against the embedded
 //! store alike, and what only etcd can show.
 
+#![allow(clippy::unwrap_used, reason = "a test says by its panic what went wrong")]
+
 mod faults;
 mod lab;
 mod node;

@@ -87,7 +87,7 @@ impl Node {
             match timeout_at(deadline, self.events.recv()).await {
                 Ok(Some(event)) => self.hear(event),
                 Ok(None) => panic!("the source ended before {what}: {:#?}", self.heard),
-                Err(_) => panic!("waited in vain until {what}: {}", self.last_words()),
+                Err(elapsed) => panic!("waited in vain until {what}, {elapsed}: {}", self.last_words()),
             }
         }
     }
@@ -95,13 +95,6 @@ impl Node {
     /// Listens until a list came.
     pub(crate) async fn until_listed(&mut self) {
         self.until("the first list", |node| node.heard.iter().any(|event| matches!(event, Event::Snapshot(_)))).await;
-    }
-
-    /// Listens until all that was said so far is heard.
-    pub(crate) fn catch_up(&mut self) {
-        while let Ok(event) = self.events.try_recv() {
-            self.hear(event);
-        }
     }
 
     pub(crate) fn count(&self, which: impl Fn(&Event) -> bool) -> usize {

@@ -11,7 +11,7 @@ use flannel_ctl::{
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    lab::{Kind, NETWORK, PREFIX, Server},
+    lab::{NETWORK, PREFIX, Server},
     node::{Setup, equals, flannel_value, key, stored, stored_at, value},
     proxy::{Proxy, Weather},
 };

@@ -81,7 +81,7 @@ impl Attempt<'_> {
             if let Some(owned) = owned
                 && self.is_first(&owned).await?
             {
-                return Ok(owned);
+                return Ok(*owned);
             }
         }
     }
@@ -99,14 +99,14 @@ impl Attempt<'_> {
         let value = merged(&self.request.value, stored.as_ref());
         if lease == record.lease_id && stored.as_ref() == Some(&value) {
             info!(%subnet, "our lease is still there");
-            return Ok(Outcome::Owned(Owned { subnet, value, record }));
+            return Ok(Outcome::Owned(Box::new(Owned { subnet, value, record })));
         }
         let bytes = encode(&value);
         match self.session.write(&record.key, record.modified, &bytes, lease).await? {
             Write::Done(revision) => {
                 info!(%subnet, was_flannels = !ours, reservation = lease == 0, "took our lease");
                 let record = LeaseRecord { value: bytes, modified: revision, lease_id: lease, ..record };
-                Ok(Outcome::Owned(Owned { subnet, value, record }))
+                Ok(Outcome::Owned(Box::new(Owned { subnet, value, record })))
             }
             Write::Changed(_) => Ok(Outcome::Stale),
         }
@@ -121,7 +121,7 @@ impl Attempt<'_> {
             Write::Done(revision) => {
                 info!(%subnet, "leased a subnet");
                 let record = LeaseRecord { key, value: bytes, created: revision, modified: revision, lease_id: lease };
-                Ok(Outcome::Owned(Owned { subnet, value, record }))
+                Ok(Outcome::Owned(Box::new(Owned { subnet, value, record })))
             }
             Write::Changed(Some(winner)) => {
                 info!(%subnet, "another node was faster; trying the next candidate");
@@ -157,7 +157,7 @@ impl Attempt<'_> {
             match self.session.delete(&record.key, record.modified).await? {
                 Write::Done(_) => info!(key = %record.key, "released a lease of ours that is not to be used"),
                 Write::Changed(_) => {
-                    info!(key = %record.key, "a lease of ours that is not to be used changed meanwhile")
+                    info!(key = %record.key, "a lease of ours that is not to be used changed meanwhile");
                 }
             }
         }
@@ -165,19 +165,17 @@ impl Attempt<'_> {
     }
 
     async fn granted(&mut self) -> Result<i64, EtcdError> {
-        match self.granted {
-            Some(lease) => Ok(lease),
-            None => {
-                let lease = self.session.grant(self.ttl).await?;
-                self.granted = Some(lease);
-                Ok(lease)
-            }
+        if let Some(lease) = self.granted {
+            return Ok(lease);
         }
+        let lease = self.session.grant(self.ttl).await?;
+        self.granted = Some(lease);
+        Ok(lease)
     }
 }
 
 enum Outcome {
-    Owned(Owned),
+    Owned(Box<Owned>),
     /// The candidate is gone; the list now knows it.
     Raced,
     /// The list is out of date.

@@ -85,10 +85,10 @@ impl Connector {
         }
         let client = Client::from_channel(Channel::Tonic(channel), Some(options))
             .await
-            .map_err(|error| EtcdError::new(url, "authenticate", &error))?;
+            .map_err(|error| EtcdError::new(url, "authenticate", &error).at_first())?;
         let session = Session::new(url, &self.config.prefix, &client);
         // Connected is not yet served: the member may have no leader, or we no rights.
-        session.config().await?;
+        session.config().await.map_err(EtcdError::at_first)?;
         Ok(session)
     }
 

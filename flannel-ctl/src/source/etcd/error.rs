@@ -21,6 +21,8 @@ pub enum Kind {
     Refused,
     /// No answer, or the connection broke.
     Unreachable,
+    /// The connection was closed as soon as it was used for the first time.
+    Dropped,
     /// TLS, or what is needed for it, is wrong.
     Tls,
     /// User, password or rights.
@@ -44,6 +46,10 @@ impl Kind {
         match self {
             Self::Refused => Some("nothing listens there: is etcd running, is the port right"),
             Self::Unreachable => Some("etcd is stopped, overloaded, or a firewall drops the packets"),
+            Self::Dropped => Some(
+                "etcd wants a client certificate that it trusts, or it speaks TLS and the URL says http://, \
+                 or what listens there is no etcd",
+            ),
             Self::Tls => Some(
                 "the CA file must be the one that signed etcd's certificate, the certificate must name this host, \
                  and both must be in date; a plain-text etcd wants http://",
@@ -81,6 +87,17 @@ impl EtcdError {
     pub(super) fn connect(endpoint: &str, error: &tonic::transport::Error) -> Self {
         let (answer, kind) = transport(error);
         Self { endpoint: endpoint.into(), attempt: "connect".into(), answer, kind }
+    }
+
+    /// The same, from the first request of a connection: TLS 1.3 and plain text to a TLS port
+    /// are turned down only then, without a word.
+    pub(super) fn at_first(self) -> Self {
+        let closed = ["closed", "broken pipe", "canceled", "reset"].iter().any(|text| self.answer.contains(text));
+        if closed && matches!(self.kind, Kind::Unreachable | Kind::Other) {
+            Self { kind: Kind::Dropped, ..self }
+        } else {
+            self
+        }
     }
 
     pub(super) fn tls(endpoint: &str, attempt: String, answer: String) -> Self {

@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// A quarrel is over when nobody wrote over our key for this long.
-const QUIET: Duration = Duration::from_secs(60);
+const QUIET: Duration = Duration::from_mins(1);
 /// A dead etcd lease shall be noticed long before anybody wonders.
-const RENEW_AT_LEAST: Duration = Duration::from_secs(300);
+const RENEW_AT_LEAST: Duration = Duration::from_mins(5);
 
 /// The lease that is ours, as we last read or wrote it.
 #[derive(Clone, Debug)]

@@ -33,6 +33,7 @@ pub(super) fn judge(owned: &Owned, now: Option<&LeaseRecord>, us: &LeaseValue, a
         || attempted == Some(now.value.as_slice())
         || stored.as_ref().is_some_and(|stored| *stored == merged(&owned.value, Some(stored)));
     let who = || match &stored {
+        None if now.value.is_empty() => "somebody, with an empty value,".into(),
         Some(stored) if stored.node_name.is_empty() => stored.public_ip.to_string(),
         Some(stored) => format!("{} ({})", stored.node_name, stored.public_ip),
         None => "somebody, with a value that is no lease,".into(),
@@ -70,6 +71,7 @@ mod tests {
 
     const OURS: &str = r#"{"PublicIP":"10.0.0.1","PublicIPv6":null,"NodeID":"a"}"#;
 
+    #[expect(clippy::needless_pass_by_value, reason = "shorter to call")]
     fn verdict(now: Option<LeaseRecord>, us: &str) -> Verdict {
         let subnet = Subnet::from_key("10.5.1.0-24").unwrap();
         let owned = Owned { subnet, value: value(OURS), record: record(OURS, 5, 6) };
@@ -96,7 +98,9 @@ mod tests {
             assert!(matches!(verdict(Some(record(text, 5, 8)), OURS), Verdict::Regain(_)), "{text}");
             assert!(matches!(verdict(Some(record(text, 8, 8)), OURS), Verdict::Lost(_)), "{text}");
         }
-        for text in ["garbage", "", r#"{"PublicIP":"10.0.0.1"}"#, r#"{"PublicIP":"10.0.0.5","NodeID":"a"}"#] {
+        assert!(matches!(verdict(Some(record("", 5, 8)), OURS), Verdict::Regain(_)));
+        assert!(matches!(verdict(Some(record("", 8, 8)), OURS), Verdict::Lost(_)), "reserved for nobody");
+        for text in ["garbage", r#"{"PublicIP":"10.0.0.1"}"#, r#"{"PublicIP":"10.0.0.5","NodeID":"a"}"#] {
             assert!(matches!(verdict(Some(record(text, 8, 8)), OURS), Verdict::Regain(_)), "{text}");
         }
         let Verdict::Lost(reason) = verdict(Some(record(other, 8, 8)), OURS) else { panic!("not lost") };

@@ -79,7 +79,7 @@ impl EtcdSource {
     /// Reports leases and keeps ours until `shutdown` says `true` or nobody listens any more.
     /// `values`: what our lease shall say, from now on.
     pub async fn run(self, sink: impl EventSink, values: Receiver<LeaseValue>, shutdown: Receiver<bool>) {
-        run::run(self, &sink, values, shutdown).await;
+        Box::pin(run::run(self, &sink, values, shutdown)).await;
     }
 
     /// The session that is open, or a new one, however long that takes.

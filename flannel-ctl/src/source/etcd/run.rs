@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How often the watch is checked against the store, for every thousand leases.
-const CHECK: Duration = Duration::from_secs(60);
+const CHECK: Duration = Duration::from_mins(1);
 /// A watch that lags is given this long before it counts as one that lost something.
 const CATCH_UP: Duration = Duration::from_secs(2);
 /// An exit is not held up longer than this.

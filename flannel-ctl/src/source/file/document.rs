@@ -84,7 +84,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Document, Vec<String>> {
         match node(raw, network.as_ref()) {
             Ok(node) => match nodes.iter().find(|other| other.subnet.overlaps(&node.subnet)) {
                 Some(other) => {
-                    problems.push(format!("{label}: {} overlaps {} of another node", node.subnet, other.subnet))
+                    problems.push(format!("{label}: {} overlaps {} of another node", node.subnet, other.subnet));
                 }
                 None => nodes.push(node),
             },
@@ -110,7 +110,8 @@ pub(super) fn records(document: &Document, modified: i64) -> Vec<LeaseRecord> {
         value: serde_json::to_vec(&node.value).expect("a lease value is plain JSON"),
         created,
         modified,
-        lease_id: 0,
+        // Entries are nodes, not reservations.
+        lease_id: 1,
     };
     (1..).zip(&document.nodes).map(record).collect()
 }

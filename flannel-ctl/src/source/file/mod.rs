@@ -133,7 +133,7 @@ impl FileSource {
     fn tell_own(&self, before: Option<OwnLease>, us: &LeaseValue, sink: &dyn EventSink) -> Option<OwnLease> {
         // An explicit or known subnet stays ours while the list merely forgets us.
         let Some(subnet) = self.own_subnet(us) else {
-            let Some(before) = before else { return None };
+            let before = before?;
             warn!(subnet = %before.subnet, "the node list has no entry for this node any more");
             sink.send(Event::Lost { subnet: before.subnet, reason: "the node list has no entry for us".into() });
             return None;
