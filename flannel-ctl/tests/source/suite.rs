@@ -269,11 +269,10 @@ async fn an_own_key_that_was_overwritten_is_regained_and_reported(server: Server
     let name = node.acquired.key.clone();
     let before = stored_at(&mut client, &name).await.unwrap();
     let other = serde_json::to_string(&value("b", "192.0.2.66")).unwrap();
-    let mut conflicts = 0;
-    for theft in [other.as_str(), "garbage", &flannel_value("192.0.2.1"), &flannel_value("192.0.2.66")] {
+    let thefts = [other, "garbage".into(), flannel_value("192.0.2.1"), flannel_value("192.0.2.66")];
+    for (conflicts, theft) in (1..).zip(&thefts) {
         let start = Instant::now();
-        client.put(key(&name), theft, None).await.unwrap();
-        conflicts += 1;
+        client.put(key(&name), theft.as_str(), None).await.unwrap();
         node.until("the conflict is reported", |node| {
             node.count(|event| matches!(event, Event::Conflict { .. })) == conflicts
         })
@@ -351,7 +350,11 @@ async fn changes_while(server: Server, weather: Weather, count: usize) {
     for batch in (0..count).collect::<Vec<_>>().chunks(100) {
         let change = |i: &usize| {
             let name = key(&format!("10.{}.{}.0-24", 1 + i / 250, i % 250));
-            if i % 5 == 0 { TxnOp::delete(name, None) } else { TxnOp::put(name, flannel_value("192.0.2.4"), None) }
+            if i.is_multiple_of(5) {
+                TxnOp::delete(name, None)
+            } else {
+                TxnOp::put(name, flannel_value("192.0.2.4"), None)
+            }
         };
         client.txn(Txn::new().and_then(batch.iter().map(change).collect::<Vec<_>>())).await.unwrap();
     }

@@ -24,11 +24,6 @@ impl Backoff {
         self.tries = self.tries.saturating_add(1);
         base.mul_f64(rand::random_range(0.5..1.0))
     }
-
-    /// The same with another limit, for this once.
-    pub(super) fn next_below(&mut self, limit: Duration) -> Duration {
-        self.next().min(limit)
-    }
 }
 
 #[cfg(test)]

@@ -60,7 +60,9 @@ impl Health {
     pub(super) fn wait(&mut self, error: &NoEndpoint, leases: usize) -> Duration {
         if error.0.iter().all(|error| error.kind == Kind::Refused) {
             let thousands = u32::try_from(leases / 1000).unwrap_or(u32::MAX).max(1);
-            self.backoff.next_below(WHEN_REFUSED.saturating_mul(thousands))
+            // What comes after an outage, a member without a leader, shall not be waited for long.
+            self.backoff.reset();
+            WHEN_REFUSED.saturating_mul(thousands).mul_f64(rand::random_range(0.5..1.0))
         } else {
             self.backoff.next()
         }
