@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says by its panic what went wrong")]
 
 mod faults;
+mod file;
 mod lab;
 mod node;
 mod proxy;
