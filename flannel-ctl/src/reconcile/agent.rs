@@ -215,10 +215,7 @@ impl<K: Kernel, H: Host> Agent<K, H> {
                 }
             }
             Interpretation::Resync(why) => self.observe_after(Duration::ZERO, why),
-            Interpretation::Uplink => {
-                self.choose_uplink();
-                self.observe_after(Duration::ZERO, "the uplink changed");
-            }
+            Interpretation::Uplink => self.observe_after(Duration::ZERO, "the uplink changed"),
             Interpretation::Topology => {
                 let due = self.now() + SURROUNDINGS;
                 self.due.surroundings.get_or_insert(due);
@@ -247,7 +244,9 @@ impl<K: Kernel, H: Host> Agent<K, H> {
                 }
             }
             Err(problem) => {
-                tracing::warn!(problem, "no usable uplink; staying with the last one");
+                if self.memory.uplink_problem.as_ref() != Some(&problem) {
+                    tracing::warn!(problem, "no usable uplink; staying with the last one");
+                }
                 self.memory.uplink_problem = Some(problem);
             }
         }
@@ -288,6 +287,11 @@ impl<K: Kernel, H: Host> Agent<K, H> {
         tracing::debug!(why, "looking at the whole kernel state");
         let jitter = rand::rng().random_range(0.8..1.0);
         self.due.sweep = self.now() + SWEEP.mul_f64(jitter);
+        // Whatever made the kernel state doubtful may have been at the uplink too.
+        self.choose_uplink();
+        if sweeping {
+            self.due.surroundings.get_or_insert(Duration::ZERO);
+        }
         match self.kernel.observe(self.world.wanted()) {
             Ok(observed) => {
                 self.memory.observe_problem = None;
