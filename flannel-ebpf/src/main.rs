@@ -2,6 +2,10 @@
 //!
 //! On the host this crate has a stub `main`, so that stable Rust can check and lint the workspace.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(clippy::inline_always, reason = "a BPF-to-BPF call costs stack that the programs do not have")
+)]
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -14,6 +14,7 @@ static VXLAN_PORT: Global<u16> = Global::new(8472);
 ///
 /// `TC_ACT_UNSPEC` is also `TCX_NEXT`: whoever else is attached decides.
 #[classifier]
+#[expect(clippy::needless_pass_by_value, reason = "the exported function that the macro writes calls it so")]
 fn uplink_ingress(packet: TcContext) -> i32 {
     count(Counter::UplinkIngress);
     let load = |at| packet.load::<u16>(at).ok().map(u16::from_be);

@@ -36,7 +36,8 @@ pub fn until<T>(what: &str, limit: Duration, mut answer: impl FnMut() -> Option<
     }
 }
 
-/// Whether Ctrl-C or SIGTERM has come since [`catch_signals`]. [`until`] then gives up, so that guards run.
+/// Whether Ctrl-C or SIGTERM has come since the first cluster was begun. [`until`] then gives up, so that
+/// guards run.
 pub fn interrupted() -> bool {
     INTERRUPTED.get().is_some_and(|flag| flag.load(Ordering::Acquire))
 }
