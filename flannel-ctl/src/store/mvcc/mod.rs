@@ -10,6 +10,8 @@ mod compact;
 mod range;
 mod refusal;
 mod restore;
+#[cfg(test)]
+mod tests;
 mod txn;
 mod write;
 
