@@ -6,8 +6,12 @@
 //! nothing. Assumptions: one agent per network namespace and run directory. Caveat: the loop
 //! is one thread, so a pass over ten thousand peers delays the next event by its length.
 
+mod around;
+mod events;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::BTreeMap,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
@@ -17,7 +21,7 @@ use tokio::sync::watch;
 
 use super::{
     Retries, World,
-    host::{Host, Surroundings},
+    host::Host,
     reporting::{self, Memory},
 };
 use crate::{
@@ -158,53 +162,6 @@ impl<K: Kernel, H: Host> Agent<K, H> {
         }
     }
 
-    fn event(&mut self, event: Event) {
-        self.memory.event(&event);
-        match event {
-            Event::Snapshot(records) => {
-                tracing::info!(leases = records.len(), "the source told its whole list");
-                let refused = self.world.snapshot(records);
-                self.memory.refused(&self.world, &refused);
-            }
-            Event::Put(record) => {
-                let refused = self.world.put(record);
-                self.memory.refused(&self.world, &refused);
-            }
-            Event::Delete(key) => {
-                let refused = self.world.delete(&key);
-                self.memory.refused(&self.world, &refused);
-            }
-            Event::Own(lease) => self.own(&lease),
-            Event::Lost { subnet, reason } => {
-                tracing::error!(%subnet, reason, "lost our subnet; its traffic is stopped until we have another");
-                self.world.fence(true);
-            }
-            Event::Conflict { key, reason } => tracing::warn!(key, reason, "conflict over our lease"),
-            Event::NetworkChanged(what) => {
-                tracing::warn!(what, "the network config has changed; it is applied at the next start");
-            }
-            Event::Connected => tracing::info!("connected to the source of leases"),
-            Event::Disconnected(why) => {
-                tracing::warn!(why, "no connection to the source of leases; what is known stays in force");
-            }
-        }
-    }
-
-    fn own(&mut self, lease: &OwnLease) {
-        let mut facts = self.world.facts().clone();
-        let mut rules = self.world.rules().clone();
-        if facts.subnet != lease.subnet || self.world.is_fenced() {
-            tracing::info!(subnet = %lease.subnet, "our subnet");
-        }
-        facts.subnet = lease.subnet;
-        rules.own_subnet = lease.subnet;
-        rules.own_key.clone_from(&lease.key);
-        self.world.fence(false);
-        if facts != *self.world.facts() || rules.own_key != self.world.rules().own_key {
-            self.set_facts(facts, rules);
-        }
-    }
-
     fn notice(&mut self, notice: K::Notice) {
         self.memory.counters().notices += 1;
         match self.kernel.interpret(notice) {
@@ -228,36 +185,6 @@ impl<K: Kernel, H: Host> Agent<K, H> {
         if self.due.observe.is_none_or(|(due, _)| at < due) {
             self.due.observe = Some((at, why));
         }
-    }
-
-    fn choose_uplink(&mut self) {
-        match self.host.uplink() {
-            Ok(uplink) => {
-                self.memory.uplink_problem = None;
-                if uplink != self.world.facts().uplink {
-                    tracing::info!(interface = uplink.name, mtu = uplink.mtu, v4 = ?uplink.v4, v6 = ?uplink.v6,
-                        public_v4 = ?uplink.public_v4, public_v6 = ?uplink.public_v6, "the uplink changed");
-                    let facts = Facts { uplink, ..self.world.facts().clone() };
-                    let rules = self.world.rules().clone();
-                    self.set_facts(facts, rules);
-                    self.due.surroundings = Some(Duration::ZERO);
-                }
-            }
-            Err(problem) => {
-                if self.memory.uplink_problem.as_ref() != Some(&problem) {
-                    tracing::warn!(problem, "no usable uplink; staying with the last one");
-                }
-                self.memory.uplink_problem = Some(problem);
-            }
-        }
-    }
-
-    fn set_facts(&mut self, facts: Facts, rules: Rules) {
-        self.kernel.set_facts(&facts);
-        let refused = self.world.set_facts(facts, rules);
-        self.memory.refused(&self.world, &refused);
-        self.unpublished = true;
-        self.observe_after(Duration::ZERO, "this node changed");
     }
 
     /// Looks around where it is due, compares, applies, reports.
@@ -352,42 +279,6 @@ impl<K: Kernel, H: Host> Agent<K, H> {
         }
     }
 
-    fn look_around(&mut self) {
-        match self.host.surroundings(self.world.facts()) {
-            Ok(Surroundings { local_addresses, local_nets }) => {
-                let rules = Rules { local_addresses, local_nets, ..self.world.rules().clone() };
-                if rules.local_addresses != self.world.rules().local_addresses
-                    || rules.local_nets != self.world.rules().local_nets
-                {
-                    let facts = self.world.facts().clone();
-                    let refused = self.world.set_facts(facts, rules);
-                    self.memory.refused(&self.world, &refused);
-                }
-            }
-            Err(problem) => tracing::warn!(problem, "cannot list this node's interfaces"),
-        }
-        let everybody: Vec<_> = self.world.facts().on_link.keys().copied().collect();
-        self.ask_on_link(&everybody);
-    }
-
-    fn learn_on_link(&mut self) {
-        let unknown = self.world.unknown_on_link();
-        self.ask_on_link(&unknown);
-    }
-
-    fn ask_on_link(&mut self, addresses: &[std::net::IpAddr]) {
-        if addresses.is_empty() {
-            return;
-        }
-        match self.kernel.on_link(addresses) {
-            Ok(answers) => {
-                let answers: BTreeMap<_, _> = addresses.iter().copied().zip(answers).collect();
-                self.world.set_on_link(answers);
-            }
-            Err(error) => tracing::warn!(%error, "cannot look up routes to peers; they stay on the overlay"),
-        }
-    }
-
     /// Tells the outside (the lease, subnet.env) what changed, once our own part is in place.
     fn publish(&mut self) {
         let now = self.now();
@@ -435,7 +326,3 @@ impl<K: Kernel, H: Host> Agent<K, H> {
         });
     }
 }
-
-#[cfg(test)]
-#[path = "agent_tests.rs"]
-mod tests;

@@ -8,6 +8,7 @@ use crate::{
     kernel::fake::FakeKernel,
     model::{Family, Object, State, Uplink},
     plan::fixtures::{facts, record, rules, subnet, value},
+    reconcile::Surroundings,
     serve::{
         Readiness,
         report::{Condition, FilterReport},

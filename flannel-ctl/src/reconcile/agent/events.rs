@@ -1,0 +1,57 @@
+//! What the source tells, taken into the picture.
+
+use super::Agent;
+use crate::{
+    kernel::Kernel,
+    reconcile::Host,
+    source::{Event, OwnLease},
+};
+
+impl<K: Kernel, H: Host> Agent<K, H> {
+    pub(super) fn event(&mut self, event: Event) {
+        self.memory.event(&event);
+        match event {
+            Event::Snapshot(records) => {
+                tracing::info!(leases = records.len(), "the source told its whole list");
+                let refused = self.world.snapshot(records);
+                self.memory.refused(&self.world, &refused);
+            }
+            Event::Put(record) => {
+                let refused = self.world.put(record);
+                self.memory.refused(&self.world, &refused);
+            }
+            Event::Delete(key) => {
+                let refused = self.world.delete(&key);
+                self.memory.refused(&self.world, &refused);
+            }
+            Event::Own(lease) => self.own(&lease),
+            Event::Lost { subnet, reason } => {
+                tracing::error!(%subnet, reason, "lost our subnet; its traffic is stopped until we have another");
+                self.world.fence(true);
+            }
+            Event::Conflict { key, reason } => tracing::warn!(key, reason, "conflict over our lease"),
+            Event::NetworkChanged(what) => {
+                tracing::warn!(what, "the network config has changed; it is applied at the next start");
+            }
+            Event::Connected => tracing::info!("connected to the source of leases"),
+            Event::Disconnected(why) => {
+                tracing::warn!(why, "no connection to the source of leases; what is known stays in force");
+            }
+        }
+    }
+
+    pub(super) fn own(&mut self, lease: &OwnLease) {
+        let mut facts = self.world.facts().clone();
+        let mut rules = self.world.rules().clone();
+        if facts.subnet != lease.subnet || self.world.is_fenced() {
+            tracing::info!(subnet = %lease.subnet, "our subnet");
+        }
+        facts.subnet = lease.subnet;
+        rules.own_subnet = lease.subnet;
+        rules.own_key.clone_from(&lease.key);
+        self.world.fence(false);
+        if facts != *self.world.facts() || rules.own_key != self.world.rules().own_key {
+            self.set_facts(facts, rules);
+        }
+    }
+}
