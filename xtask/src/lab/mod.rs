@@ -40,6 +40,7 @@
 mod binary;
 mod capture;
 mod cluster;
+mod dump;
 mod echo;
 mod family;
 mod mesh;
@@ -57,6 +58,7 @@ pub mod wait;
 pub use binary::flannel_ctl;
 pub use capture::{Capture, Packets};
 pub use cluster::{Builder, Cluster, plain_vxlan, remove_leftovers};
+pub use dump::Dump;
 pub use family::Family;
 pub use mesh::{Mesh, MeshPath};
 pub use netns::{Netns, run};
