@@ -64,6 +64,8 @@ struct Keeper<'a> {
 /// Why a session is over.
 enum End {
     NobodyListens,
+    /// Our own address changed, and the connection was made from the old one: packets for it go nowhere.
+    Moved,
     Etcd(EtcdError),
     NoEndpoint(NoEndpoint),
 }
@@ -82,6 +84,10 @@ impl Keeper<'_> {
             self.source.session = None;
             let wait = match end {
                 End::NobodyListens => return,
+                End::Moved => {
+                    info!("our address changed; connecting to etcd from the new one");
+                    Duration::ZERO
+                }
                 End::Etcd(error) if error.kind == Kind::Compacted => {
                     info!(%error, "reading the whole list again");
                     Duration::ZERO
@@ -122,7 +128,12 @@ impl Keeper<'_> {
             tokio::select! {
                 change = feed.next() => self.take_in(session, change?).await?,
                 value = changed(&mut self.values) => {
+                    let addresses = |value: &LeaseValue| (value.public_ip, value.public_ipv6);
+                    let moved = addresses(&value) != addresses(&self.hold.request.value);
                     self.hold.request.value = value;
+                    if moved {
+                        return Err(End::Moved);
+                    }
                     self.settle(session).await?;
                 }
                 () = sleep_until(self.hold.due()) => self.settle(session).await?,
