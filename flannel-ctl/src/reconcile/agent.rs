@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::errno::Errno;
 use rand::Rng;
 use tokio::sync::watch;
 
@@ -25,7 +26,7 @@ use super::{
     reporting::{self, Memory},
 };
 use crate::{
-    kernel::{Interpretation, Kernel},
+    kernel::{Interpretation, Kernel, KernelError},
     model::{Key, Op},
     plan::{Facts, Rules, explain::explain},
     serve::{Heartbeat, Question, ReadyGuard, Report, report::FilterReport},
@@ -202,6 +203,9 @@ impl<K: Kernel, H: Host> Agent<K, H> {
         }
         let (world, retries) = (&mut self.world, &self.retries);
         let ops = world.ops(|key| retries.holds(key, begun));
+        if let Some(example) = self.memory.take_disturbance(&ops) {
+            tracing::warn!(changes = ops.len(), example, "mending what somebody else changed");
+        }
         if !ops.is_empty() {
             self.apply(&ops, begun);
         }
@@ -239,10 +243,6 @@ impl<K: Kernel, H: Host> Agent<K, H> {
     }
 
     fn apply(&mut self, ops: &[Op], begun: Duration) {
-        let repairing = self.memory.take_disturbance(ops);
-        if let Some(example) = repairing {
-            tracing::warn!(changes = ops.len(), example, "mending what somebody else changed");
-        }
         let outcomes = self.kernel.apply(ops);
         let now = self.now();
         let (mut failed, mut first_error) = (0_usize, None);
@@ -252,6 +252,13 @@ impl<K: Kernel, H: Host> Agent<K, H> {
                     tracing::debug!(change = explain(op), "done");
                     self.world.applied(op);
                     self.retries.forget(&op.key);
+                }
+                // Its device went away, and the notice of that is still to be read.
+                Err(error) if is_surprise(op, &error) && self.retries.surprised(op.key) => {
+                    failed += 1;
+                    tracing::debug!(%error, "looking again at once");
+                    self.world.doubt(op.key);
+                    self.observe_after(Duration::ZERO, "a device went away or down");
                 }
                 Err(error) => {
                     failed += 1;
@@ -325,4 +332,10 @@ impl<K: Kernel, H: Host> Agent<K, H> {
             changed
         });
     }
+}
+
+/// The answer that something on a device gets when the device has just gone, or gone down.
+fn is_surprise(op: &Op, error: &KernelError) -> bool {
+    let gone = [Errno::ENODEV, Errno::ENETDOWN].contains(&Errno::from_raw(error.errno));
+    gone && !matches!(op.key, Key::Device(_) | Key::Filter | Key::Guard(..))
 }

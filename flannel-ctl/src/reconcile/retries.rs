@@ -3,7 +3,10 @@
 //! Every object waits on its own: one that the kernel refuses for ever holds up nobody else.
 //! Time is the time since the agent started; randomness comes in as an argument.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{kernel::KernelError, model::Key};
 
@@ -26,6 +29,7 @@ pub struct Failure {
 #[derive(Debug, Default)]
 pub struct Retries {
     failures: BTreeMap<Key, Failure>,
+    surprises: BTreeSet<Key>,
 }
 
 impl Retries {
@@ -40,14 +44,22 @@ impl Retries {
         entry.next = now + wait.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 4.0);
     }
 
+    /// Whether a failure that another look may explain is the first since it worked: then it is
+    /// none yet, and the object need not wait.
+    pub fn surprised(&mut self, key: Key) -> bool {
+        self.surprises.insert(key)
+    }
+
     /// It worked, or is not wanted any more.
     pub fn forget(&mut self, key: &Key) {
         self.failures.remove(key);
+        self.surprises.remove(key);
     }
 
     /// Forgets every failure for which `stale` holds.
     pub fn forget_if(&mut self, mut stale: impl FnMut(&Key) -> bool) {
         self.failures.retain(|key, _| !stale(key));
+        self.surprises.retain(|key| !stale(key));
     }
 
     /// It is too early to try this one again.
@@ -99,6 +111,15 @@ mod tests {
         assert!(retries.is_empty());
         retries.failed(key, error(), now, 0.0);
         assert_eq!(retries.get(&key).unwrap().tries, 1);
+    }
+
+    #[test]
+    fn a_surprise_is_one_until_it_worked() {
+        let mut retries = Retries::default();
+        assert!(retries.surprised(Key::Filter));
+        assert!(!retries.surprised(Key::Filter));
+        retries.forget(&Key::Filter);
+        assert!(retries.surprised(Key::Filter));
     }
 
     #[test]
