@@ -21,6 +21,8 @@ use super::{
 
 /// How long a reply may take before it counts as lost.
 const GRACE: Duration = Duration::from_secs(2);
+/// Nothing is under way any more when for so long nothing has come.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// Echo requests at a fixed pace from a namespace to an address, until [`Ping::stop`].
 ///
@@ -186,16 +188,18 @@ impl Shared {
     }
 
     fn receive(&self) {
-        let mut stopped_at = None;
+        let (mut stopped_at, mut last) = (None, Instant::now());
         loop {
             if let Some((_, mark)) = self.echo.receive() {
                 self.note(mark);
+                last = Instant::now();
             }
             if self.stop.load(Ordering::Acquire) {
                 let since = stopped_at.get_or_insert_with(Instant::now);
                 let whole = self.received.load(Ordering::Acquire) >= self.sent.load(Ordering::Acquire);
                 // The sender may be in its last send when the flag is seen.
-                if (whole && since.elapsed() > Duration::from_millis(50)) || since.elapsed() > GRACE {
+                let silent = since.elapsed().min(last.elapsed()) > SILENCE;
+                if (whole && since.elapsed() > Duration::from_millis(50)) || silent || since.elapsed() > GRACE {
                     return;
                 }
             }

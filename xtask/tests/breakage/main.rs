@@ -33,8 +33,12 @@ fn a_device_that_is_deleted_downed_or_changed_is_as_before() {
             site.ip(&format!("link set {device} address 02:00:00:00:66:01"));
         });
         site.mended(&format!("{device} replaced by one of another VNI"), Cost::Packets, || {
-            site.ip(&format!("link del {device}"));
-            site.ip(&format!("link add {device} type vxlan id 4242 dstport 8472 dev eth0\nlink set {device} up"));
+            let daemon = site.cluster.node(1);
+            daemon.signal(Signal::SIGSTOP).unwrap();
+            site.ip(&format!(
+                "link del {device}\nlink add {device} type vxlan id 4242 dstport 8472 dev eth0\nlink set {device} up"
+            ));
+            daemon.signal(Signal::SIGCONT).unwrap();
         });
     }
     let other_v4 = "192.168.77.77";
@@ -56,11 +60,12 @@ fn flushed_tables_are_filled_again_and_stale_entries_of_ours_go() {
         return;
     }
     let site = Site::start("fftab");
-    site.mended("IPv4 routes flushed", Cost::Packets, || site.ip("-4 route flush proto 102"));
-    site.mended("IPv6 routes flushed", Cost::Packets, || site.ip("-6 route flush proto 102"));
-    site.mended("IPv4 routes of the device flushed", Cost::Packets, || site.ip("-4 route flush dev flannel.1"));
-    site.mended("IPv4 neighbours flushed", Cost::Packets, || site.ip("-4 neighbour flush dev flannel.1 nud all"));
-    site.mended("IPv6 neighbours flushed", Cost::Packets, || site.ip("-6 neighbour flush dev flannel-v6.1 nud all"));
+    site.mended("IPv4 routes flushed", Cost::Packets, || site.delete_routes("-4 route show proto 102"));
+    site.mended("IPv6 routes flushed", Cost::Packets, || site.run("ip -6 route flush proto 102"));
+    site.mended("IPv4 neighbours flushed", Cost::Packets, || site.run("ip -4 neighbour flush dev flannel.1 nud all"));
+    site.mended("IPv6 neighbours flushed", Cost::Packets, || {
+        site.run("ip -6 neighbour flush dev flannel-v6.1 nud all")
+    });
     for device in ["flannel.1", "flannel-v6.1"] {
         let entries = site.cluster.node(1).netns().run(&format!("bridge fdb show dev {device}")).unwrap();
         site.mended(&format!("FDB of {device} emptied"), Cost::Packets, || {
@@ -77,8 +82,9 @@ fn flushed_tables_are_filled_again_and_stale_entries_of_ours_go() {
     }
     site.mended("nexthops flushed", Cost::Packets, || site.ip("nexthop flush proto 102"));
     site.mended("everything flushed at once", Cost::Packets, || {
-        site.ip("nexthop flush proto 102\n-6 route flush proto 102\n-4 neighbour flush dev flannel.1 nud all\n\
-                 -6 neighbour flush dev flannel-v6.1 nud all");
+        site.ip("nexthop flush proto 102\nneighbour flush dev flannel.1 nud all\n\
+                 neighbour flush dev flannel-v6.1 nud all");
+        site.run("ip -6 route flush proto 102");
     });
     site.mended("a stale route, neighbour and FDB entry", Cost::Nothing, || {
         site.ip("route add 10.244.253.0/26 via 10.244.253.0 dev flannel.1 onlink proto 102\n\
@@ -87,8 +93,11 @@ fn flushed_tables_are_filled_again_and_stale_entries_of_ours_go() {
         site.run("bridge fdb add 02:00:00:00:66:02 dev flannel.1 dst 192.168.66.66");
     });
     site.mended("a stale nexthop with its route", Cost::Nothing, || {
+        // Faster than the second step, unless it stands still.
+        site.cluster.node(1).signal(Signal::SIGSTOP).unwrap();
         site.ip("nexthop add id 183827712 via 10.244.253.0 dev flannel.1 onlink proto 102\n\
                  route add 10.244.253.64/26 nhid 183827712 proto 102");
+        site.cluster.node(1).signal(Signal::SIGCONT).unwrap();
     });
     let peer = site.cluster.node(2).subnet_env().unwrap();
     let net = base(&peer, Family::V4);
@@ -169,8 +178,7 @@ fn the_uplink_is_followed() {
     }
     site.mended("nothing (after the MTU is back)", Cost::Nothing, || {});
 
-    let moves: [(&str, IpAddr); 2] =
-        [("-4", "192.168.9.9".parse().unwrap()), ("-4", node.address(Family::V4))];
+    let moves: [(&str, IpAddr); 2] = [("-4", "192.168.9.9".parse().unwrap()), ("-4", node.address(Family::V4))];
     let mut old = node.address(Family::V4);
     for (_, new) in moves {
         let pings = site.traffic();
@@ -217,7 +225,8 @@ fn notices_that_overflowed_while_the_daemon_stood_still_are_made_up_for() {
         for _ in 0..20 {
             site.ip(&"link set dum0 mtu 1400\nlink set dum0 mtu 1500\n".repeat(250));
         }
-        site.ip("-6 route flush proto 102\nnexthop flush proto 102\nlink set flannel.1 mtu 1300");
+        site.run("ip -6 route flush proto 102");
+        site.ip("nexthop flush proto 102\nlink set flannel.1 mtu 1300");
         node.signal(Signal::SIGCONT).unwrap();
     });
 }

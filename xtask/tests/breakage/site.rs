@@ -48,6 +48,15 @@ impl Site {
         self.cluster.node(1).netns().ip(lines).unwrap();
     }
 
+    /// `ip route flush` of some versions fails on routes with nexthop objects.
+    pub(crate) fn delete_routes(&self, shown: &str) {
+        let routes = self.cluster.node(1).netns().run(&format!("ip {shown}")).unwrap();
+        let lines = routes.lines().filter_map(|line| line.split(' ').next()).map(|net| format!("route del {net}"));
+        let lines = lines.collect::<Vec<_>>();
+        assert!(!lines.is_empty());
+        self.ip(&lines.join("\n"));
+    }
+
     /// Both families, both directions, two peers: one ping every millisecond each.
     pub(crate) fn traffic(&self) -> [Ping; 4] {
         let pings = [(1, 2, Family::V4), (3, 1, Family::V4), (1, 3, Family::V6), (2, 1, Family::V6)]

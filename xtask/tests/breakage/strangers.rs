@@ -37,7 +37,7 @@ pub(crate) fn dump(netns: &Netns) -> Dump {
          ip rule; ip -6 rule
          ip neighbour show 198.51.100.9 dev dum0 | cut -d' ' -f1-5
          bridge fdb show dev vx9
-         nft -s list table ip strangers",
+         nft -s list table ip strangers; true",
     )
     .unwrap();
     assert!(dump.len() > 25, "{dump}");
