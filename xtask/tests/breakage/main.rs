@@ -64,7 +64,7 @@ fn flushed_tables_are_filled_again_and_stale_entries_of_ours_go() {
     site.mended("IPv6 routes flushed", Cost::Packets, || site.run("ip -6 route flush proto 102"));
     site.mended("IPv4 neighbours flushed", Cost::Packets, || site.run("ip -4 neighbour flush dev flannel.1 nud all"));
     site.mended("IPv6 neighbours flushed", Cost::Packets, || {
-        site.run("ip -6 neighbour flush dev flannel-v6.1 nud all")
+        site.run("ip -6 neighbour flush dev flannel-v6.1 nud all");
     });
     for device in ["flannel.1", "flannel-v6.1"] {
         let entries = site.cluster.node(1).netns().run(&format!("bridge fdb show dev {device}")).unwrap();

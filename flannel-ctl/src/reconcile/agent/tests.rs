@@ -27,16 +27,16 @@ impl Kernel for SharedKernel {
     fn interpret(&mut self, notice: Interpretation) -> Interpretation {
         notice
     }
-    fn observe(&mut self, wanted: &State) -> Result<State, crate::kernel::KernelError> {
+    fn observe(&mut self, wanted: &State) -> Result<State, KernelError> {
         self.0.lock().unwrap().observe(wanted)
     }
-    fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), crate::kernel::KernelError>> {
+    fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
         self.0.lock().unwrap().apply(ops)
     }
     fn filter_report(&mut self, wanted: &State) -> FilterReport {
         self.0.lock().unwrap().filter_report(wanted)
     }
-    fn on_link(&mut self, addresses: &[std::net::IpAddr]) -> Result<Vec<bool>, crate::kernel::KernelError> {
+    fn on_link(&mut self, addresses: &[std::net::IpAddr]) -> Result<Vec<bool>, KernelError> {
         self.0.lock().unwrap().on_link(addresses)
     }
 }
