@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Family, Launch, Mesh, Netns, Node, Ping, Store, StoreKind, Underlay, missing_root, netns, wait};
+use super::{Family, Launch, Mesh, Netns, Node, Ping, Store, StoreKind, Underlay, binary, missing_root, netns, wait};
 
 /// A running cluster; everything of it is removed on drop, in a panic too.
 ///
@@ -105,11 +105,20 @@ impl Cluster {
         Ping::start(self.node(from).pod().netns(), address, Duration::from_millis(1))
     }
 
-    /// Writes the network config to the store.
+    /// Writes the network config to the store, as an operator would; a bad one is refused.
     pub fn publish(&self, network: &str) -> Result<()> {
+        let file = self.files.dir.join("network.json");
+        fs::write(&file, network)?;
+        let mut command = self.underlay.netns().command(binary::flannel_ctl()?);
+        command.args(["config", "publish"]).arg(&file).args(["--etcd-endpoints", &self.store.endpoint()]);
+        netns::run(&mut command).map(drop)
+    }
+
+    /// etcdctl on the cluster's store: `etcdctl(&["put", "/coreos.com/network/config", "{"])`; its standard output.
+    pub fn etcdctl(&self, arguments: &[&str]) -> Result<String> {
         let mut command = self.underlay.netns().command("etcdctl");
         command.env("ETCDCTL_API", "3").args(["--endpoints", &self.store.endpoint()]);
-        netns::run(command.args(["put", "/coreos.com/network/config", network])).map(drop)
+        netns::run(command.args(arguments))
     }
 
     /// Starts every daemon, waits until each is ready, and wires the pods.

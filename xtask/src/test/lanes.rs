@@ -120,10 +120,13 @@ pub(crate) fn build(chosen: &[Lane]) -> Result<Built> {
         let message: serde_json::Value = serde_json::from_str(line).context("reading cargo's messages")?;
         let text = |pointer: &str| message.pointer(pointer).and_then(serde_json::Value::as_str);
         let is_test = message.pointer("/profile/test").and_then(serde_json::Value::as_bool) == Some(true);
-        let (Some("compiler-artifact"), Some(executable), true) = (text("/reason"), text("/executable"), is_test)
-        else {
+        let (Some("compiler-artifact"), Some(executable)) = (text("/reason"), text("/executable")) else { continue };
+        if !is_test {
+            if text("/target/name") == Some("flannel-ctl") {
+                built.binary = executable.into();
+            }
             continue;
-        };
+        }
         let manifest = Path::new(text("/manifest_path").context("an artifact without manifest path")?);
         let package_dir = manifest.parent().context("a manifest without directory")?.to_owned();
         let package = package_dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -137,5 +140,6 @@ pub(crate) fn build(chosen: &[Lane]) -> Result<Built> {
         });
     }
     built.programs.sort_by(|a, b| a.name.cmp(&b.name));
+    ensure!(!built.binary.as_os_str().is_empty(), "cargo did not say where it put flannel-ctl");
     Ok(built)
 }
