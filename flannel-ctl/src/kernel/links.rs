@@ -10,6 +10,7 @@ use super::{
     netlink::{
         address::{self, Address},
         link::{self, Link},
+        nexthop::{self, Nexthop},
         route::{self, Entry},
         socket::{Refusal, Socket},
     },
@@ -66,7 +67,7 @@ impl Links {
             })
         });
         let mut found = match found {
-            Err(refusal) if is_family_off(refusal.errno) => Vec::new(),
+            Err(refusal) if route::has_none(refusal.errno) => Vec::new(),
             found => found.map_err(|refusal| explain("list the default routes", &refusal, None))?,
         };
         found.sort_by_key(|entry| entry.metric);
@@ -88,6 +89,38 @@ impl Links {
             Ok(link) => Ok(link.vxlan.and(link.mac)),
             Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
             Err(refusal) => Err(explain(&format!("look up interface {name}"), &refusal, None)),
+        }
+    }
+
+    /// Every VXLAN device, whoever made it.
+    pub fn vxlans(&mut self) -> Result<Vec<Link>, KernelError> {
+        let found = self.socket.dump(link::list(), |payload| Link::read(payload).filter(|link| link.vxlan.is_some()));
+        found.map_err(|refusal| explain("list the interfaces", &refusal, None))
+    }
+
+    /// Routes of the main table with this protocol number, both families.
+    pub fn routes(&mut self, protocol: u8) -> Result<Vec<Entry>, KernelError> {
+        let mut all = Vec::new();
+        for family in Family::ALL {
+            let found = self.socket.dump(route::list(family, Some(protocol)), |payload| {
+                Entry::read(payload).filter(|entry| entry.is_main() && entry.protocol == protocol)
+            });
+            match found {
+                Err(refusal) if route::has_none(refusal.errno) => {}
+                found => all.extend(found.map_err(|refusal| explain("list the routes", &refusal, None))?),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Nexthop objects with this protocol number.
+    pub fn nexthops(&mut self, protocol: u8) -> Result<Vec<Nexthop>, KernelError> {
+        let found = self
+            .socket
+            .dump(nexthop::list(0), |payload| Nexthop::read(payload).filter(|nexthop| nexthop.protocol == protocol));
+        match found {
+            Err(refusal) if is_family_off(refusal.errno) => Ok(Vec::new()),
+            found => found.map_err(|refusal| explain("list the nexthops", &refusal, None)),
         }
     }
 

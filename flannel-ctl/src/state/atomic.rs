@@ -81,7 +81,7 @@ fn write_temporary(path: &Path, content: &[u8], mode: u32) -> Result<PathBuf, Fi
 }
 
 /// A fixed name: what a killed writer left behind is overwritten by the next one, not collected.
-fn temporary_of(path: &Path) -> PathBuf {
+pub(crate) fn temporary_of(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.new"))
 }

@@ -39,7 +39,7 @@ pub enum LockError {
 }
 
 impl Lock {
-    const NAME: &str = "lock";
+    pub const NAME: &str = "lock";
 
     /// Takes the lock of this run directory, made if missing, or says at once who has it.
     pub fn acquire(run_dir: &Path) -> Result<Self, LockError> {

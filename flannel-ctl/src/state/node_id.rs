@@ -36,7 +36,7 @@ pub enum NodeIdError {
 pub struct ParseNodeIdError;
 
 impl NodeId {
-    const NAME: &str = "node-id";
+    pub const NAME: &str = "node-id";
 
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)

@@ -27,10 +27,26 @@ pub enum Severity {
 /// One thing about this host, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
+    pub subject: Subject,
     pub severity: Severity,
     pub text: String,
     /// A command, or empty if there is nothing to do.
     pub cure: String,
+}
+
+/// What a [`Finding`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// What this host's tools and kernel cannot do.
+    Limits,
+    /// The kernel forwards packets at all.
+    Forwarding,
+    /// Bridged packets meet the packet filter.
+    Bridge,
+    /// Other tables at the forward hook.
+    Nftables,
+    Firewalld,
+    Iptables,
 }
 
 /// `NF_INET_FORWARD` and `NF_DROP`.
@@ -43,7 +59,7 @@ impl HostFilter {
     pub fn diagnose(&mut self, policy: &FilterPolicy) -> Vec<Finding> {
         let mut findings = Vec::new();
         for limit in self.limits(policy) {
-            findings.push(finding(Severity::Warning, limit, "install the nftables package"));
+            findings.push(finding(Subject::Limits, Severity::Warning, limit, "install the nftables package"));
         }
         forwarding(policy, &mut findings);
         self.dropping_tables(&mut findings);
@@ -68,7 +84,7 @@ impl HostFilter {
             Ok(chains) => chains,
             Err(refusal) => {
                 let error = refused("list nftables chains", &refusal);
-                findings.push(finding(Severity::Warning, error.to_string(), ""));
+                findings.push(finding(Subject::Nftables, Severity::Warning, error.to_string(), ""));
                 return;
             }
         };
@@ -84,13 +100,14 @@ impl HostFilter {
                 format!("add accepts for the pod network to table {table}, chain {chain}")
             };
             findings.push(finding(
-                Severity::Fatal,
+                Subject::Nftables, Severity::Fatal,
                 format!("nftables table {table}, chain {chain} drops forwarded packets by policy, and no rule of ours can override that"),
                 &cure,
             ));
         }
         if chains_of_firewalld {
             findings.push(finding(
+                Subject::Firewalld,
                 Severity::Warning,
                 "firewalld is active: it rejects what its zones do not name".to_owned(),
                 "firewall-cmd --permanent --zone=trusted --add-interface=flannel.1 && firewall-cmd --reload",
@@ -112,18 +129,19 @@ impl HostFilter {
                         let name = tool.variant.name();
                         findings.push(if works {
                             let text = format!("{name}'s FORWARD chain drops {} packets or belongs to Docker: accepted there in chain FLANNEL-FWD", tool.family);
-                            finding(Severity::Note, text, "")
+                            finding(Subject::Iptables, Severity::Note, text, "")
                         } else {
                             let text = format!("{name}'s FORWARD chain drops {} packets, and forwarding rules are off", tool.family);
-                            finding(Severity::Fatal, text, "run with --iptables-forward-rules")
+                            finding(Subject::Iptables, Severity::Fatal, text, "run with --iptables-forward-rules")
                         });
                     }
                 }
-                Err(error) => findings.push(finding(Severity::Warning, error.to_string(), "")),
+                Err(error) => findings.push(finding(Subject::Iptables, Severity::Warning, error.to_string(), "")),
             }
         }
         if variants.len() > 1 {
             findings.push(finding(
+                Subject::Iptables,
                 Severity::Warning,
                 "both iptables-nft and iptables-legacy hold rules; each drops what the other accepts".to_owned(),
                 "update-alternatives --config iptables, then move the rules of one to the other",
@@ -144,11 +162,12 @@ fn forwarding(policy: &FilterPolicy, findings: &mut Vec<Finding>) {
         let on = fs::read_to_string(file).is_ok_and(|value| value.trim() != "0");
         if wants(family) && !on {
             let text = format!("{family} forwarding is off: pods reach nobody beyond this node");
-            findings.push(finding(Severity::Fatal, text, &format!("sysctl -w {key}=1")));
+            findings.push(finding(Subject::Forwarding, Severity::Fatal, text, &format!("sysctl -w {key}=1")));
         }
     }
     if !fs::exists("/proc/sys/net/bridge/bridge-nf-call-iptables").unwrap_or(false) {
         findings.push(finding(
+            Subject::Bridge,
             Severity::Warning,
             "br_netfilter is not loaded: kube-proxy's rules miss packets between pods of one bridge".to_owned(),
             "modprobe br_netfilter",
@@ -156,6 +175,6 @@ fn forwarding(policy: &FilterPolicy, findings: &mut Vec<Finding>) {
     }
 }
 
-fn finding(severity: Severity, text: String, cure: &str) -> Finding {
-    Finding { severity, text, cure: cure.to_owned() }
+fn finding(subject: Subject, severity: Severity, text: String, cure: &str) -> Finding {
+    Finding { subject, severity, text, cure: cure.to_owned() }
 }

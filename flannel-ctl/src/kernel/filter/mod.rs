@@ -18,7 +18,7 @@ mod tool;
 mod xtables;
 
 pub use self::{
-    diagnose::{Finding, Severity},
+    diagnose::{Finding, Severity, Subject},
     notices::{Listener, Own},
     probe::Choice,
     xtables::Variant,
@@ -88,6 +88,21 @@ impl HostFilter {
     pub fn counters(&mut self) -> Result<Vec<(Refused, u64)>, KernelError> {
         let Some(socket) = &mut self.socket else { return Ok(Vec::new()) };
         table::counters(socket).map_err(|refusal| refused("read the guard's counters", &refusal))
+    }
+
+    /// Our nftables table is there: proof that we were at work in this namespace.
+    pub fn has_table(&mut self) -> Result<bool, KernelError> {
+        self.table_exists()
+    }
+
+    /// Chains with flannel's names are there, which either daemon may have made.
+    pub fn has_chains(&mut self) -> Result<bool, KernelError> {
+        Ok(!self.is_tidy(None)?)
+    }
+
+    /// Removes our nftables table, and nothing that flannel could have made.
+    pub fn cleanup_table(&mut self) -> Result<(), KernelError> {
+        self.remove_table()
     }
 
     /// Removes everything of ours, in every flavour.

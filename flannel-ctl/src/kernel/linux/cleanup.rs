@@ -5,7 +5,7 @@ use crate::{
     kernel::{
         KernelError,
         netlink::{
-            link,
+            link::{self, Link},
             nexthop::{self, Nexthop},
             route::{self, Entry},
             socket::Refusal,
@@ -28,6 +28,7 @@ impl LinuxKernel {
                 Ok(entries) => {
                     self.remove(&entries, "route", |entry| entry.dst.to_string(), route::delete_entry, &mut errors);
                 }
+                Err(refusal) if route::has_none(refusal.errno) => {}
                 Err(refusal) => errors.push(explain("list the routes", &refusal, None)),
             }
         }
@@ -47,17 +48,22 @@ impl LinuxKernel {
             }
         }
         match self.our_devices() {
-            Ok(found) => self.remove(
-                &found,
-                "device",
-                |found| found.name.clone(),
-                |found| link::delete(found.index),
-                &mut errors,
-            ),
+            Ok(found) => self.remove_links(&found, &mut errors),
             Err(error) => errors.push(error),
         }
-        (self.v4, self.v6) = (None, None);
         if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// These interfaces, whatever the scope says.
+    pub fn remove_devices(&mut self, found: &[Link]) -> Result<(), Vec<KernelError>> {
+        let mut errors = Vec::new();
+        self.remove_links(found, &mut errors);
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    fn remove_links(&mut self, found: &[Link], errors: &mut Vec<KernelError>) {
+        self.remove(found, "device", |found| found.name.clone(), |found| link::delete(found.index), errors);
+        (self.v4, self.v6) = (None, None);
     }
 
     fn remove<T>(

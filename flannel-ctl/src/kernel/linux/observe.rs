@@ -107,10 +107,7 @@ impl LinuxKernel {
             classify::route(scope, devices, &Entry::read(payload)?)
         });
         let found = match found {
-            // No such family in this kernel.
-            Err(Refusal { errno: nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::EAFNOSUPPORT, .. }) => {
-                return Ok(());
-            }
+            Err(Refusal { errno, .. }) if route::has_none(errno) => return Ok(()),
             found => found.map_err(|refusal| explain("list the routes", &refusal, None))?,
         };
         for (key, object) in found {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use nix::libc;
+use nix::{errno::Errno, libc};
 
 use super::wire::{Put, Request, attributes, family, ip, u32_at};
 use crate::model::Family;
@@ -124,6 +124,12 @@ pub(crate) fn list(family: Family, protocol: Option<u8>) -> Request {
     body[0] = family;
     body[5] = protocol.unwrap_or(0);
     Request::new(libc::RTM_GETROUTE, 0, &body).u32(libc::RTA_TABLE, libc::RT_TABLE_MAIN.into())
+}
+
+/// A list of routes answered so is empty: the kernel lacks the family, or its namespace never
+/// had a route and so has no table yet (`inet_dump_fib`, `net/ipv4/fib_frontend.c`, 6.18).
+pub(crate) fn has_none(errno: Errno) -> bool {
+    matches!(errno, Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::ENOENT)
 }
 
 /// `ip route get DESTINATION`
