@@ -4,6 +4,7 @@
 
 pub mod alloc;
 pub mod bpf;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -91,7 +91,7 @@ fn forgive_closed_pipe(result: io::Result<()>) -> io::Result<()> {
 }
 
 /// Names and reasons come from other machines: nothing in them may move the cursor.
-fn printable(cell: &str) -> String {
+pub fn printable(cell: &str) -> String {
     if cell.is_empty() {
         return "-".to_owned();
     }

@@ -27,6 +27,13 @@ pub fn init(settings: LogSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// For verbs that answer on standard output: only what they could not do goes to the log.
+pub fn only_warnings() -> anyhow::Result<()> {
+    let builder = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(io::stderr);
+    let outcome = builder.with_target(false).without_time().with_ansi(io::stderr().is_terminal()).try_init();
+    outcome.map_err(|error| anyhow::anyhow!("set up logging: {error}"))
+}
+
 /// klog's levels: 0 to 3 are for operators, 4 and 5 for debugging, 6 and above for everything.
 /// Libraries stay one step behind us.
 fn directives(verbosity: u32) -> &'static str {

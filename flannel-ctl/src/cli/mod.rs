@@ -42,14 +42,17 @@ pub enum Verb {
     /// List the other nodes
     Peers(peers::Args),
     /// Print what `run` would change in the kernel; change nothing
+    #[command(after_help = plan::AFTER_HELP, next_line_help = true)]
     Plan(plan::Args),
     /// Say whether this node can run the agent, with which datapath, and why
+    #[command(after_help = check::AFTER_HELP, next_line_help = true)]
     Check(check::Args),
     /// Show, validate or publish the network config
     Config(config::Args),
     /// List, reserve or release subnets
     Leases(leases::Args),
     /// Remove everything of ours from the kernel
+    #[command(after_help = cleanup::AFTER_HELP, next_line_help = true)]
     Cleanup(cleanup::Args),
     /// Run the embedded single-node store
     Store(store::Args),

@@ -4,9 +4,11 @@
 //! and one asynchronous runtime for the source of leases, the servers and signals. They meet in
 //! one channel of [`Wake`]s. Nothing here is undone on exit: the datapath outlives the daemon.
 
+pub mod cleanup;
 mod error;
 mod node;
 mod prepare;
+pub mod preview;
 mod uplink;
 mod vtep;
 

@@ -102,11 +102,7 @@ pub(super) async fn prepare(
     let lease = source.acquire(request).await?;
     tracing::info!(subnet = %lease.subnet, key = lease.key, "holding a lease");
 
-    let filter = HostFilter::open(match settings.filter.flavour {
-        FilterChoice::Auto => Choice::Auto,
-        FilterChoice::Nftables => Choice::Nft,
-        FilterChoice::Iptables => Choice::Iptables,
-    });
+    let filter = HostFilter::open(filter_choice(settings.filter.flavour));
     let own = filter.own();
     let kernel = LinuxKernel::new(Scope::default())?.with_filter(Box::new(filter));
     let facts = facts(settings, &network, uplink, mac_v4, mac_v6, lease.subnet, kernel.supports_nexthops());
@@ -123,7 +119,7 @@ fn tell(report_tx: &watch::Sender<Arc<Report>>, change: impl FnOnce(&mut Report)
     report_tx.send_modify(|report| change(Arc::make_mut(report)));
 }
 
-fn identity(settings: &Settings, node_id: NodeId) -> Identity {
+pub(super) fn identity(settings: &Settings, node_id: NodeId) -> Identity {
     Identity { node_id: node_id.to_string(), node_name: settings.node_name.clone().unwrap_or_else(node_id::host_name) }
 }
 
@@ -140,8 +136,16 @@ fn open(settings: &Settings) -> Result<LeaseSource, StartError> {
     }
 }
 
+pub(super) fn filter_choice(flavour: FilterChoice) -> Choice {
+    match flavour {
+        FilterChoice::Auto => Choice::Auto,
+        FilterChoice::Nftables => Choice::Nft,
+        FilterChoice::Iptables => Choice::Iptables,
+    }
+}
+
 /// Which datapath, and why.
-fn datapath(choice: DatapathChoice) -> Result<&'static str, StartError> {
+pub(super) fn datapath(choice: DatapathChoice) -> Result<&'static str, StartError> {
     match choice {
         DatapathChoice::Auto => Ok("auto: the kernel's VXLAN device is the best that this version has"),
         DatapathChoice::Vxlan => Ok("asked for by --datapath vxlan"),
@@ -162,7 +166,7 @@ fn datapath_report(network: &Network, why: &str) -> DatapathReport {
     DatapathReport { kind: kind.into(), why: why.into(), devices, mtu: 0 }
 }
 
-fn check_network(network: &Network, uplink: &Uplink) -> Result<(), StartError> {
+pub(super) fn check_network(network: &Network, uplink: &Uplink) -> Result<(), StartError> {
     if matches!(network.backend, Backend::Udp { .. }) {
         return Err(StartError::NoUdp);
     }
@@ -186,7 +190,12 @@ fn check_network(network: &Network, uplink: &Uplink) -> Result<(), StartError> {
 }
 
 /// Addresses of the VXLAN devices; zero where there is none.
-fn macs(settings: &Settings, network: &Network, node: NodeId, remember: bool) -> Result<(Mac, Mac), StartError> {
+pub(super) fn macs(
+    settings: &Settings,
+    network: &Network,
+    node: NodeId,
+    remember: bool,
+) -> Result<(Mac, Mac), StartError> {
     let Backend::Vxlan(vxlan) = &network.backend else { return Ok((Mac::ZERO, Mac::ZERO)) };
     let mac = |family: Family| match network.range(family) {
         Some(_) => vtep::choose(&settings.paths.state_dir, node, vxlan.vni, family, remember),
@@ -195,7 +204,7 @@ fn macs(settings: &Settings, network: &Network, node: NodeId, remember: bool) ->
     Ok((mac(Family::V4)?, mac(Family::V6)?))
 }
 
-fn facts(
+pub(super) fn facts(
     settings: &Settings,
     network: &Network,
     uplink: Uplink,
@@ -229,7 +238,7 @@ fn facts(
     }
 }
 
-fn rules(facts: &Facts, lease: &OwnLease, identity: &Identity) -> Result<Rules, StartError> {
+pub(super) fn rules(facts: &Facts, lease: &OwnLease, identity: &Identity) -> Result<Rules, StartError> {
     let surroundings = node::surroundings(&Links::open()?.list()?, facts);
     Ok(Rules {
         network: facts.network.clone(),

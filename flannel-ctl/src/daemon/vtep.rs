@@ -5,7 +5,10 @@
 //! keeps its address, a new one gets an address made from the node id) and it is remembered in
 //! the state directory.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     kernel::{KernelError, links::Links},
@@ -16,10 +19,7 @@ use crate::{
 
 /// The address of the device of this VNI and family. `remember`: write down a first choice.
 pub(super) fn choose(state_dir: &Path, node: NodeId, vni: u32, family: Family, remember: bool) -> Result<Mac, Error> {
-    let path = state_dir.join(match family {
-        Family::V4 => format!("vtep-mac.{vni}"),
-        Family::V6 => format!("vtep-mac-v6.{vni}"),
-    });
+    let path = path(state_dir, vni, family);
     match fs::read_to_string(&path) {
         Ok(text) => match text.trim().parse::<Mac>() {
             Ok(mac) if mac.is_unicast() => return Ok(mac),
@@ -36,6 +36,14 @@ pub(super) fn choose(state_dir: &Path, node: NodeId, vni: u32, family: Family, r
         atomic::replace(&path, format!("{mac}\n").as_bytes(), 0o644)?;
     }
     Ok(mac)
+}
+
+/// Where it is remembered.
+pub(super) fn path(state_dir: &Path, vni: u32, family: Family) -> PathBuf {
+    state_dir.join(match family {
+        Family::V4 => format!("vtep-mac.{vni}"),
+        Family::V6 => format!("vtep-mac-v6.{vni}"),
+    })
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,65 @@
+//! Can this node do it: findings, each with its cure.
+//!
+//! Looks and tries, but only in a network namespace that is thrown away; the node itself stays
+//! as it is.
+
+mod files;
+mod finding;
+mod kernel;
+mod network;
+mod port;
+mod source;
+
+use crate::{
+    config::{Settings, netconf},
+    daemon::preview,
+    model::{Backend, Network},
+};
+
+pub use finding::{Finding, Outcome, is_fit};
+
+/// What is looked at while the network config is unknown.
+const ASSUMED: &[u8] = br#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#;
+
+/// Everything that decides whether `run` would work here, the datapath last.
+pub fn check(settings: &Settings) -> Vec<Finding> {
+    let mut findings = kernel::host();
+    findings.extend(files::check(&settings.paths));
+    let (found, network) = source::check(settings);
+    findings.extend(found);
+    let known = network.is_some();
+    if !known {
+        let detail = "without the network config, what follows assumes one IPv4 network and VXLAN's defaults";
+        findings.push(Finding::warn("assumption", detail, ""));
+    }
+    let network = network.unwrap_or_else(|| netconf::parse(ASSUMED).expect("a valid network config"));
+    findings.extend(kernel::proofs(settings, &network));
+    findings.extend(network::check(settings, &network, known));
+    findings.push(datapath(settings, &network));
+    findings
+}
+
+/// Which datapath `run` would use, and why not another.
+fn datapath(settings: &Settings, network: &Network) -> Finding {
+    let why = match preview::datapath(settings) {
+        Ok(why) => why,
+        Err(error) => {
+            return Finding::fail("datapath", error.to_string(), "run with --datapath auto");
+        }
+    };
+    let detail = match &network.backend {
+        Backend::Vxlan(_) => {
+            format!("vxlan, {why}; not ebpf and not userspace, which are not part of this version")
+        }
+        Backend::HostGw => "host-gw, plain routes: the network config's backend".into(),
+        Backend::Alloc => "none, leases only: the network config's backend".into(),
+        Backend::Udp { .. } => {
+            return Finding::fail(
+                "datapath",
+                "the network config asks for backend udp, whose userspace datapath is not part of this version",
+                "publish a network config with backend vxlan or host-gw",
+            );
+        }
+    };
+    Finding::ok("datapath", detail)
+}

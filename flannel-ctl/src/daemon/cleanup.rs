@@ -1,0 +1,184 @@
+//! Taking back all that a daemon has left: kernel objects, packet filter rules, files.
+//!
+//! Flannel's daemon uses the same device names, chain names and subnet file. What could be its
+//! work is removed only where something shows that it is ours, or when the operator says so.
+
+mod claim;
+mod files;
+
+use std::path::Path;
+
+use self::claim::{Sighting, claim};
+use super::{StartError, vtep};
+use crate::{
+    config::settings::Paths,
+    kernel::{
+        KernelError,
+        filter::{Choice, HostFilter},
+        links::Links,
+        linux::{LinuxKernel, Scope},
+        netlink::link::Link,
+    },
+    model::{Family, Mac, Route},
+    plan::Facts,
+    state::Lock,
+};
+
+/// What the operator says beyond the paths.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// VXLAN devices to remove whoever made them.
+    pub devices: Vec<String>,
+    /// Flannel's as well, where it cannot be told from ours.
+    pub all: bool,
+    /// The node's identity too.
+    pub forget_node: bool,
+}
+
+/// What happened, in words.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub removed: Vec<String>,
+    /// And why.
+    pub left: Vec<String>,
+    pub errors: Vec<String>,
+}
+
+/// Removes it all, and goes on after a failure. An error means that nothing was touched.
+pub fn cleanup(paths: &Paths, wish: &Wish) -> Result<Outcome, StartError> {
+    let locked_once = paths.run_dir.join(Lock::NAME).exists();
+    // Held to the end, so that no daemon starts meanwhile.
+    let lock = if paths.run_dir.is_dir() { Some(Lock::acquire(&paths.run_dir)?) } else { None };
+    let mut outcome = Outcome::default();
+    match host(paths, wish, locked_once, &mut outcome) {
+        Ok(ours) => files::remove(paths, wish, ours, &mut outcome),
+        Err(error) => outcome.errors.push(error.to_string()),
+    }
+    files::remove_run_dir(paths, lock.is_some(), &mut outcome);
+    drop(lock);
+    Ok(outcome)
+}
+
+/// The kernel's share. Whether what flannel shares with us, chains and subnet file, is ours.
+fn host(paths: &Paths, wish: &Wish, locked_once: bool, outcome: &mut Outcome) -> Result<bool, KernelError> {
+    let mut links = Links::open()?;
+    let mut filter = HostFilter::open(Choice::Auto);
+    let table = filter.has_table()?;
+    let routes = links.routes(Route::PROTOCOL)?;
+    let nexthops = links.nexthops(Route::PROTOCOL)?;
+    let flannels = links.routes(Route::FLANNEL_PROTOCOL)?;
+
+    let mut mine: Vec<Link> = Vec::new();
+    let mut flannel_at_work = None;
+    for link in links.vxlans()?.into_iter().filter(|link| family_of(link).is_some()) {
+        let through = |device: u32| device == link.index;
+        let sighting = Sighting {
+            our_routes: routes.iter().any(|entry| through(entry.device))
+                || nexthops.iter().any(|nexthop| through(nexthop.device)),
+            flannels_routes: flannels.iter().any(|entry| through(entry.device)),
+            mac: link.mac,
+            remembered: remembered(&paths.state_dir, &link),
+            table,
+        };
+        let asked = wish.all || wish.devices.contains(&link.name);
+        match claim(&sighting) {
+            _ if asked => mine.push(link),
+            Ok(()) => mine.push(link),
+            Err(why) => {
+                if sighting.flannels_routes {
+                    flannel_at_work = Some(link.name.clone());
+                }
+                outcome.left.push(format!(
+                    "device {}: {why}; `flannel-ctl cleanup --device {}` removes it nonetheless",
+                    link.name, link.name
+                ));
+            }
+        }
+    }
+    for name in &wish.devices {
+        if !mine.iter().any(|link| link.name == *name) {
+            outcome
+                .errors
+                .push(format!("--device {name}: there is no VXLAN device flannel.N or flannel-v6.N of this name"));
+        }
+    }
+    let traces = locked_once || table || !routes.is_empty() || !nexthops.is_empty() || !mine.is_empty();
+    let ours = wish.all || (traces && flannel_at_work.is_none());
+
+    remove_objects(&mine, outcome);
+    remove_filter(&mut filter, table, ours, outcome);
+    let gone = |before: usize, after: usize| before.saturating_sub(after);
+    note_count(outcome, gone(routes.len(), links.routes(Route::PROTOCOL)?.len()), "route");
+    note_count(outcome, gone(nexthops.len(), links.nexthops(Route::PROTOCOL)?.len()), "nexthop");
+    let present = links.vxlans()?;
+    let missing = |link: &&Link| !present.iter().any(|other| other.index == link.index);
+    outcome.removed.extend(mine.iter().filter(missing).map(|link| format!("device {}", link.name)));
+    Ok(ours)
+}
+
+fn remove_objects(devices: &[Link], outcome: &mut Outcome) {
+    let mut note = |result: Result<(), Vec<KernelError>>| {
+        outcome.errors.extend(result.err().into_iter().flatten().map(|error| error.to_string()));
+    };
+    match LinuxKernel::new(Scope::default()) {
+        Ok(mut kernel) => {
+            note(kernel.cleanup());
+            note(kernel.remove_devices(devices));
+        }
+        Err(error) => note(Err(vec![error])),
+    }
+}
+
+fn remove_filter(filter: &mut HostFilter, table: bool, ours: bool, outcome: &mut Outcome) {
+    let chains = match filter.has_chains() {
+        Ok(chains) => chains,
+        Err(error) => {
+            outcome.errors.push(error.to_string());
+            true
+        }
+    };
+    let result = if ours { filter.cleanup() } else { filter.cleanup_table() };
+    match result {
+        Ok(()) => {
+            if table {
+                outcome.removed.push(format!("nftables table inet {}", crate::filter::nft::TABLE));
+            }
+            if chains && ours {
+                outcome.removed.push("iptables chains FLANNEL-POSTRTG and FLANNEL-FWD".into());
+            }
+        }
+        Err(error) => outcome.errors.push(error.to_string()),
+    }
+    if chains && !ours {
+        outcome
+            .left
+            .push("iptables chains FLANNEL-*: they are flannel's, as far as can be seen; --all removes them".into());
+    }
+}
+
+fn note_count(outcome: &mut Outcome, count: usize, what: &str) {
+    match count {
+        0 => {}
+        1 => outcome.removed.push(format!("1 {what}")),
+        _ => outcome.removed.push(format!("{count} {what}s")),
+    }
+}
+
+/// The family of a VXLAN device whose name is flannel's and ours.
+fn family_of(link: &Link) -> Option<Family> {
+    let vni = link.vxlan?.vni;
+    Family::ALL.into_iter().find(|family| Facts::device_name(vni, *family) == link.name)
+}
+
+fn remembered(state_dir: &Path, link: &Link) -> Option<Mac> {
+    let path = vtep::path(state_dir, link.vxlan?.vni, family_of(link)?);
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// Words for a list of things that are done or left, one line each.
+impl Outcome {
+    pub fn lines(&self) -> Vec<String> {
+        let removed = self.removed.iter().map(|what| format!("removed {what}"));
+        removed.chain(self.left.iter().map(|what| format!("left {what}"))).collect()
+    }
+}

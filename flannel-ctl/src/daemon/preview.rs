@@ -1,0 +1,330 @@
+//! What `run` would do here, found out without doing any of it: no lock, no lease, no file, no
+//! change of the kernel.
+
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+use tokio::{sync::watch, time::timeout};
+
+use super::{StartError, node, prepare, uplink};
+use crate::{
+    alloc::{self, Claim, Take},
+    config::{
+        ConfigErrors, EtcdConfig, Settings, netconf,
+        settings::{FilterChoice, SourceChoice},
+    },
+    kernel::{
+        Kernel,
+        filter::{Choice, HostFilter},
+        linux::{LinuxKernel, Scope},
+    },
+    model::{
+        Backend, Family, FilterPolicy, Key, LeaseRecord, LeaseValue, Mac, Network, Object, Op, Subnet, Uplink, Via,
+    },
+    plan::{
+        Facts,
+        announce::{Identity, announce},
+        desire::desire_own,
+    },
+    reconcile::World,
+    source::{
+        Event, LeaseRequest, OwnLease,
+        etcd::{Connector, EtcdError, NoEndpoint},
+        file::FileSource,
+    },
+    state::{NodeId, subnet_env::Previous},
+};
+
+/// How long the source of leases may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// All that would change.
+#[derive(Debug, Default)]
+pub struct Preview {
+    /// Outside of the kernel, in the order in which it would happen.
+    pub steps: Vec<Step>,
+    pub ops: Vec<Op>,
+    /// Leases that are not believed, and why.
+    pub refused: BTreeMap<String, String>,
+    /// What the reader should know of how good this preview is.
+    pub notes: Vec<String>,
+}
+
+/// One change outside of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub change: Change,
+    pub object: String,
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    Add,
+    Change,
+    Remove,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PreviewError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("{0}")]
+    NoEtcd(#[from] NoEndpoint),
+    #[error("{0}")]
+    Etcd(#[from] EtcdError),
+    #[error("{from} did not answer within {} s", PATIENCE.as_secs())]
+    Silent { from: String },
+    #[error("there is no network config at {key}; publish one with `flannel-ctl config publish`")]
+    NoNetwork { key: String },
+    #[error("{key}: {problems}")]
+    BadNetwork { key: String, problems: ConfigErrors },
+}
+
+impl PreviewError {
+    /// `run` would end with exit code 2.
+    pub fn is_config(&self) -> bool {
+        matches!(self, Self::Start(error) if error.is_config())
+    }
+}
+
+/// Looks at everything that `run` would look at.
+pub fn preview(settings: &Settings) -> Result<Preview, PreviewError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Runtime)?;
+    let outcome = runtime.block_on(look(settings));
+    runtime.shutdown_background();
+    outcome
+}
+
+/// The packet filter rules that a node of this network gets, whatever its subnet.
+pub fn filter_policy(settings: &Settings, network: &Network) -> Option<FilterPolicy> {
+    let net = |family| network.range(family).map(|range| range.min);
+    let v4 = net(Family::V4).and_then(|net| if let ipnet::IpNet::V4(net) = net { Some(net) } else { None });
+    let v6 = net(Family::V6).and_then(|net| if let ipnet::IpNet::V6(net) = net { Some(net) } else { None });
+    let nowhere =
+        Uplink { index: 0, name: String::new(), mtu: 0, v4: None, v6: None, public_v4: None, public_v6: None };
+    let facts = prepare::facts(settings, network, nowhere, Mac::ZERO, Mac::ZERO, Subnet::new(v4, v6)?, false);
+    match desire_own(&facts).remove(&Key::Filter) {
+        Some(Object::Filter(policy)) => Some(*policy),
+        _ => None,
+    }
+}
+
+/// The uplink that `run` would choose.
+pub fn choose_uplink(settings: &Settings, network: &Network) -> Result<Uplink, StartError> {
+    uplink::choose(&settings.uplink, network)
+}
+
+/// What makes `run` refuse this network on this node.
+pub fn check_network(network: &Network, uplink: &Uplink) -> Result<(), StartError> {
+    prepare::check_network(network, uplink)
+}
+
+/// The datapath that `run` would use, and why.
+pub fn datapath(settings: &Settings) -> Result<&'static str, StartError> {
+    prepare::datapath(settings.datapath)
+}
+
+pub fn filter_choice(flavour: FilterChoice) -> Choice {
+    prepare::filter_choice(flavour)
+}
+
+/// What the source says before it is told who we are.
+enum Leases {
+    Listed(Vec<LeaseRecord>),
+    File(Box<FileSource>),
+}
+
+async fn look(settings: &Settings) -> Result<Preview, PreviewError> {
+    let mut preview = Preview::default();
+    prepare::datapath(settings.datapath)?;
+    let node_id = NodeId::load(&settings.paths.state_dir).map_err(StartError::from)?;
+    let identity = if let Some(id) = node_id {
+        prepare::identity(settings, id)
+    } else {
+        let path = settings.paths.state_dir.join(NodeId::NAME);
+        preview.add("node identity", format!("make the node identity {}", path.display()));
+        preview.notes.push("the MAC of a new VXLAN device is made from the node identity, so it will differ".into());
+        Identity { node_id: String::new(), ..prepare::identity(settings, NodeId::from_bytes([0; 16])) }
+    };
+    let previous = Previous::read(&settings.paths.subnet_file).map_err(StartError::from)?;
+
+    let (network, leases) = learn(settings).await?;
+    let uplink = uplink::choose(&settings.uplink, &network)?;
+    prepare::check_network(&network, &uplink)?;
+    let stand_in = node_id.unwrap_or(NodeId::from_bytes([0; 16]));
+    let (mac_v4, mac_v6) = prepare::macs(settings, &network, stand_in, false)?;
+    let value = announce(&identity, &network, &uplink, mac_v4, mac_v6);
+    let previous = Subnet::new(previous.subnet_v4, previous.subnet_v6);
+    let (lease, records) = match leases {
+        Leases::Listed(records) => (preview.choose(&network, value, previous, &records)?, records),
+        Leases::File(source) => listed(*source, LeaseRequest { network: network.clone(), value, previous }).await?,
+    };
+
+    let filter = HostFilter::open(prepare::filter_choice(settings.filter.flavour));
+    let mut kernel = LinuxKernel::new(Scope::default()).map_err(StartError::from)?.with_filter(Box::new(filter));
+    let facts = prepare::facts(settings, &network, uplink, mac_v4, mac_v6, lease.subnet, kernel.supports_nexthops());
+    let rules = prepare::rules(&facts, &lease, &identity)?;
+    preview.subnet_file(&settings.paths.subnet_file, &facts, settings.filter.ip_masq());
+    preview.kernel(&mut kernel, World::new(facts, rules), records)?;
+    Ok(preview)
+}
+
+impl Preview {
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.ops.is_empty()
+    }
+
+    fn add(&mut self, object: impl Into<String>, text: String) {
+        self.step(Change::Add, object, text);
+    }
+
+    fn step(&mut self, change: Change, object: impl Into<String>, text: String) {
+        self.steps.push(Step { change, object: object.into(), text });
+    }
+
+    /// The lease that `run` would hold.
+    fn choose(
+        &mut self,
+        network: &Network,
+        value: LeaseValue,
+        previous: Option<Subnet>,
+        records: &[LeaseRecord],
+    ) -> Result<OwnLease, StartError> {
+        let claim = Claim { network, value: &value, previous, random: 0 };
+        let decision = alloc::choose(&claim, records)?;
+        let subnet = match &decision.take {
+            Take::Keep(subnet, record) => {
+                if let Some(text) = rewrite(&value, record) {
+                    self.step(Change::Change, format!("lease {}", record.key), text);
+                }
+                *subnet
+            }
+            Take::Create(subnet) => {
+                let key = subnet.key();
+                if Some(*subnet) == previous {
+                    self.add(format!("lease {key}"), format!("lease {subnet} again, the subnet of the subnet file"));
+                } else {
+                    self.add("lease", "lease a free subnet".into());
+                    self.notes.push(format!(
+                        "a subnet is leased first, drawn by lot among the free ones; {subnet} stands for it here"
+                    ));
+                }
+                *subnet
+            }
+        };
+        for record in &decision.release {
+            let text = format!("release lease {}, which is ours and of no use", record.key);
+            self.step(Change::Remove, format!("lease {}", record.key), text);
+        }
+        if !decision.rivals.is_empty() {
+            self.notes.push(format!("another node holds a lease with our address: {}", decision.rivals.join(", ")));
+        }
+        Ok(OwnLease { key: subnet.key(), subnet, value })
+    }
+
+    fn subnet_file(&mut self, path: &Path, facts: &Facts, ip_masq: bool) {
+        let object = format!("subnet file {}", path.display());
+        match fs::read_to_string(path) {
+            Ok(text) if text == node::subnet_env(facts, ip_masq).render() => {}
+            Ok(_) => self.step(Change::Change, object.clone(), format!("rewrite {object}")),
+            Err(_) => self.add(object.clone(), format!("write {object}")),
+        }
+    }
+
+    fn kernel(
+        &mut self,
+        kernel: &mut LinuxKernel,
+        mut world: World,
+        records: Vec<LeaseRecord>,
+    ) -> Result<(), StartError> {
+        world.snapshot(records);
+        kernel.set_facts(world.facts());
+        let asked = world.unknown_on_link();
+        if !asked.is_empty() {
+            let answers = kernel.on_link(&asked)?;
+            world.set_on_link(asked.into_iter().zip(answers).collect());
+        }
+        let observed = kernel.observe(world.wanted())?;
+        world.observe(observed);
+        self.ops = world.preview();
+        let direct = |via: &Via| matches!(via, Via::Direct { .. });
+        if world.facts().network.backend == Backend::HostGw
+            && self.ops.iter().any(|op| matches!(&op.to, Some(Object::Route(route)) if direct(&route.via)))
+        {
+            self.notes.push("host-gw routes need every peer on the uplink's own link".into());
+        }
+        let refused = world.roster().refused().iter().map(|(key, refused)| (key.clone(), refused.reason.to_string()));
+        self.refused = refused.collect();
+        Ok(())
+    }
+}
+
+/// How a lease that we keep would be written anew, if it would.
+fn rewrite(wish: &LeaseValue, record: &LeaseRecord) -> Option<String> {
+    let key = &record.key;
+    let Some(stored) = alloc::parse(&record.value) else { return Some(format!("write our value into lease {key}")) };
+    // Fields of others stay.
+    let wish = LeaseValue { other: stored.other.clone(), ..wish.clone() };
+    if stored == wish {
+        return None;
+    }
+    let fields = |value: &LeaseValue| match serde_json::to_value(value) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        Ok(_) | Err(_) => serde_json::Map::new(),
+    };
+    let (old, new) = (fields(&stored), fields(&wish));
+    let changed: Vec<_> = old.keys().chain(new.keys().filter(|field| !old.contains_key(*field))).collect();
+    let shown = |value: Option<&serde_json::Value>| value.map_or("nothing".to_owned(), ToString::to_string);
+    let changed = changed.into_iter().filter(|field| old.get(*field) != new.get(*field));
+    let changed: Vec<_> =
+        changed.map(|field| format!("{field} {} to {}", shown(old.get(field)), shown(new.get(field)))).collect();
+    Some(format!("change lease {key}: {}", changed.join(", ")))
+}
+
+async fn learn(settings: &Settings) -> Result<(Network, Leases), PreviewError> {
+    let silent = |from: String| move |_| PreviewError::Silent { from };
+    match &settings.source {
+        SourceChoice::Etcd(etcd) => {
+            let from = format!("etcd at {}", etcd.endpoints.join(", "));
+            timeout(PATIENCE, list(etcd)).await.map_err(silent(from))?
+        }
+        SourceChoice::File(path) => {
+            let net_config = settings.net_config_path.exists().then(|| settings.net_config_path.clone());
+            let mut source = FileSource::new(path.clone(), net_config);
+            let network = timeout(PATIENCE, source.network()).await.map_err(silent(path.display().to_string()))?;
+            Ok((network, Leases::File(Box::new(source))))
+        }
+        SourceChoice::Kube(_) => Err(StartError::NoKube.into()),
+    }
+}
+
+async fn list(etcd: &EtcdConfig) -> Result<(Network, Leases), PreviewError> {
+    let session = Connector::new(etcd.clone()).connect().await?;
+    let key = session.config_key().to_owned();
+    let Some(stored) = session.config().await? else { return Err(PreviewError::NoNetwork { key }) };
+    let network = netconf::parse(&stored.value).map_err(|problems| PreviewError::BadNetwork { key, problems })?;
+    Ok((network, Leases::Listed(session.list().await?.records)))
+}
+
+/// Our entry in the file, and everybody's.
+async fn listed(mut source: FileSource, request: LeaseRequest) -> Result<(OwnLease, Vec<LeaseRecord>), PreviewError> {
+    let silent = || PreviewError::Silent { from: "the file of leases".into() };
+    let values = watch::Sender::new(request.value.clone());
+    let shutdown = watch::Sender::new(false);
+    let lease = timeout(PATIENCE, source.acquire(request)).await.map_err(|_| silent())?;
+    let (event_tx, event_rx) = std::sync::mpsc::channel();
+    let running = tokio::spawn(source.run(event_tx, values.subscribe(), shutdown.subscribe()));
+    let snapshot = timeout(PATIENCE, async {
+        loop {
+            match event_rx.try_recv() {
+                Ok(Event::Snapshot(records)) => return Some(records),
+                Ok(_) => {}
+                Err(std::sync::mpsc::TryRecvError::Empty) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(std::sync::mpsc::TryRecvError::Disconnected) => return None,
+            }
+        }
+    });
+    let records = snapshot.await.ok().flatten();
+    running.abort();
+    records.map(|records| (lease, records)).ok_or_else(silent)
+}
