@@ -138,6 +138,6 @@ fn store(args: &Args) -> String {
     match &args.store {
         StoreKind::Embedded => "flannel-ctl store".to_owned(),
         StoreKind::Etcd => "etcd".to_owned(),
-        StoreKind::Url(url) => url.clone(),
+        StoreKind::Url(url) | StoreKind::Given(url) => url.clone(),
     }
 }

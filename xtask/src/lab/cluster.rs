@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File},
     os::unix::fs::DirBuilderExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -80,6 +80,11 @@ impl Cluster {
     /// The overlay's address families.
     pub fn families(&self) -> &[Family] {
         &self.families
+    }
+
+    /// Where logs and state are; gone with the cluster.
+    pub fn dir(&self) -> &Path {
+        &self.files.dir
     }
 
     /// One ping along every path in every family.
@@ -207,7 +212,9 @@ impl Builder {
         let underlay = Underlay::create(&format!("{}-net", self.prefix), self.mtu)?;
         let store = Store::start_in(underlay.netns(), self.store.clone(), &files.dir)?;
         let mut cluster = Cluster { nodes: Vec::new(), store, underlay, families: self.families.clone(), files };
-        cluster.publish(&self.network.clone().unwrap_or_else(|| plain_vxlan(&self.families)))?;
+        if !cluster.store.is_given() {
+            cluster.publish(&self.network.clone().unwrap_or_else(|| plain_vxlan(&self.families)))?;
+        }
         for number in 1..=self.nodes {
             let launch = self.launches.iter().cycle().nth(number - 1).cloned().unwrap_or_default();
             let (dir, endpoint) = (&cluster.files.dir, cluster.store.endpoint());

@@ -33,6 +33,9 @@
 //! | partition | `cluster.underlay().unplug(1)`, `.replug(1)` |
 //! | the store | `cluster.store().kill()`, `cluster.start_store()` |
 //! | the wire | `Capture::start(cluster.node(1).netns(), "eth0", "udp port 8472")` |
+//! | etcd itself, several members, TLS, faults | `StoreKind::Given(endpoints)` and [`Etcd`] in `cluster.underlay().netns()` |
+//! | cut a node off the store alone | `cluster.underlay().cut_off(1, 2379)`, `.heal()` |
+//! | is the kernel what the leases say | `Picture::of_leases(..)` against `Picture::of_kernel(..)` |
 //! | beyond the cluster | `OUTSIDE_V4`, `OUTSIDE_V6`: pods reach them only masqueraded |
 //!
 //! `FLANNEL_LAB_KEEP=1` keeps logs and state; `FLANNEL_CTL_BIN` is the binary to use.
@@ -42,10 +45,13 @@ mod capture;
 mod cluster;
 mod dump;
 mod echo;
+mod etcd;
+mod etcd_cluster;
 mod family;
 mod mesh;
 mod netns;
 mod node;
+mod picture;
 mod ping;
 mod pod;
 mod precondition;
@@ -59,10 +65,13 @@ pub use binary::flannel_ctl;
 pub use capture::{Capture, Packets};
 pub use cluster::{Builder, Cluster, plain_vxlan, remove_leftovers};
 pub use dump::Dump;
+pub use etcd::{Etcd, EtcdOptions, Etcdctl, Lease, certificates};
+pub use etcd_cluster::{EtcdCluster, stranger, stranger_key};
 pub use family::Family;
 pub use mesh::{Mesh, MeshPath};
 pub use netns::{Netns, run};
 pub use node::{Launch, Node};
+pub use picture::Picture;
 pub use ping::{Ping, PingReport};
 pub use pod::{Pod, SubnetEnv};
 pub use precondition::{missing_root, on_path, skip_unless};

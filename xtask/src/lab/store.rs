@@ -30,6 +30,9 @@ pub enum StoreKind {
     Etcd,
     /// An etcd that runs elsewhere; `http://HOST:PORT`.
     Url(String),
+    /// Whatever the test itself runs in the underlay's namespace: these endpoints. It also publishes the
+    /// network config and calls [`super::Cluster::bring_up`].
+    Given(String),
 }
 
 impl FromStr for StoreKind {
@@ -55,7 +58,7 @@ pub struct Store {
     data: PathBuf,
     log: PathBuf,
     running: Mutex<Option<Process>>,
-    relay: Option<Relay>,
+    _relay: Option<Relay>,
 }
 
 impl Store {
@@ -72,11 +75,11 @@ impl Store {
                     .with_context(|| format!("{url} is not reachable"))?;
                 Some(Relay::start(netns, (GATEWAY_V4, PORT).into(), target)?)
             }
-            StoreKind::Embedded | StoreKind::Etcd => None,
+            StoreKind::Embedded | StoreKind::Etcd | StoreKind::Given(_) => None,
         };
         let store =
-            Self { kind, data: dir.join("store"), log: dir.join("store.log"), running: Mutex::default(), relay };
-        if store.relay.is_none() {
+            Self { kind, data: dir.join("store"), log: dir.join("store.log"), running: Mutex::default(), _relay: relay };
+        if matches!(store.kind, StoreKind::Embedded | StoreKind::Etcd) {
             store.start(netns)?;
         }
         Ok(store)
@@ -84,7 +87,15 @@ impl Store {
 
     /// What the nodes are given as `--etcd-endpoints`.
     pub fn endpoint(&self) -> String {
-        format!("http://{GATEWAY_V4}:{PORT}")
+        match &self.kind {
+            StoreKind::Given(endpoints) => endpoints.clone(),
+            _ => format!("http://{GATEWAY_V4}:{PORT}"),
+        }
+    }
+
+    /// The test runs it, not the lab.
+    pub(super) fn is_given(&self) -> bool {
+        matches!(self.kind, StoreKind::Given(_))
     }
 
     /// Starts the server (again) on the same data and waits until it takes connections.
@@ -108,7 +119,7 @@ impl Store {
                 ]);
                 command
             }
-            StoreKind::Url(_) => bail!("a store elsewhere is not the lab's to start"),
+            StoreKind::Url(_) | StoreKind::Given(_) => bail!("a store elsewhere is not the lab's to start"),
         };
         let mut process = Process::spawn("the store", &mut command, &self.log)?;
         let mut ended = None;

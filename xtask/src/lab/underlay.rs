@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, ensure};
 
-use super::Netns;
+use super::{Netns, run};
 
 /// The bridge's own addresses, which the nodes use as gateway and where the store listens.
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(192, 168, 255, 254);
@@ -78,5 +78,26 @@ impl Underlay {
     /// Puts the cable back.
     pub fn replug(&self, number: usize) -> Result<()> {
         self.netns.ip(&format!("link set n{number} master br0\n"))
+    }
+
+    /// Drops, without a word to anybody, what a node and the gateway send each other at this TCP port of the
+    /// gateway. Everything else goes on.
+    pub fn cut_off(&self, number: usize, port: u16) -> Result<()> {
+        let node = address_v4(number);
+        for rule in [
+            "add table ip cut".to_owned(),
+            "add chain ip cut in { type filter hook input priority 0 ; }".to_owned(),
+            "add chain ip cut out { type filter hook output priority 0 ; }".to_owned(),
+            format!("add rule ip cut in ip saddr {node} tcp dport {port} drop"),
+            format!("add rule ip cut out ip daddr {node} tcp sport {port} drop"),
+        ] {
+            run(self.netns.command("nft").args(rule.split(' ')))?;
+        }
+        Ok(())
+    }
+
+    /// Undoes every [`Underlay::cut_off`].
+    pub fn heal(&self) -> Result<()> {
+        run(self.netns.command("nft").args(["delete", "table", "ip", "cut"])).map(drop)
     }
 }
