@@ -17,6 +17,8 @@ use crate::model::{Family, Key, LeaseRecord, Mac, Peer};
 pub struct Roster {
     peers: BTreeMap<String, Peer>,
     refused: BTreeMap<String, Refused>,
+    /// What passed for our own: it may turn out to be another node's once we hold another subnet.
+    own: BTreeMap<String, LeaseRecord>,
     /// Which lease holds the range with this base address. All ranges of a family have one
     /// length, so equal bases are the only overlap left to look for.
     ranges: BTreeMap<IpAddr, String>,
@@ -109,6 +111,7 @@ impl Roster {
             changes.gone.extend(self.release(&key));
         }
         self.refused.clear();
+        self.own.clear();
         self.reservations = 0;
         records.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
         for record in records {
@@ -122,6 +125,7 @@ impl Roster {
     pub fn put(&mut self, rules: &Rules, record: LeaseRecord) -> Changes {
         let mut changes = Changes::default();
         self.refused.remove(&record.key);
+        self.own.remove(&record.key);
         self.take(rules, record, &mut changes);
         if !changes.gone.is_empty() {
             self.second_look(rules, Look::Collisions, &mut changes);
@@ -133,6 +137,7 @@ impl Roster {
     pub fn delete(&mut self, rules: &Rules, key: &str) -> Changes {
         let mut changes = Changes::default();
         self.refused.remove(key);
+        self.own.remove(key);
         changes.gone.extend(self.release(key));
         if !changes.gone.is_empty() {
             self.second_look(rules, Look::Collisions, &mut changes);
@@ -154,6 +159,9 @@ impl Roster {
                 self.refuse(Refused { reason, suspect: Suspect::Peer(Box::new(peer)) }, &mut changes);
             }
         }
+        for record in std::mem::take(&mut self.own).into_values() {
+            self.take(rules, record, &mut changes);
+        }
         self.second_look(rules, Look::Everybody, &mut changes);
         changes
     }
@@ -171,7 +179,10 @@ impl Roster {
         }
         changes.gone.extend(self.release(&record.key));
         let reason = match inspected {
-            Ok(Inspected::Own) => return,
+            Ok(Inspected::Own) => {
+                self.own.insert(record.key.clone(), record);
+                return;
+            }
             Ok(Inspected::Reservation) => {
                 self.reservations += 1;
                 return;

@@ -112,3 +112,17 @@ fn everybody_is_judged_again_when_this_node_changes() {
     assert_eq!(roster.rules_changed(&rules).come.len(), 1);
     assert_eq!(roster.peer_count(), 2);
 }
+
+#[test]
+fn what_was_our_own_key_is_another_nodes_once_we_hold_another_subnet() {
+    let (mut roster, mut rules) = (Roster::default(), rules(false));
+    rules.own_key = "10.244.7.0-24".into();
+    roster.snapshot(&rules, vec![record(7, false), record(8, false)]);
+    assert_eq!(keys(&roster), ["10.244.8.0-24"], "the new owner wrote under our key: not looked at while it is ours");
+    rules.own_key = "10.244.9.0-24".into();
+    let changes = roster.rules_changed(&rules);
+    assert_eq!(keys(&roster), ["10.244.7.0-24", "10.244.8.0-24"]);
+    assert_eq!((changes.gone.len(), changes.come.len()), (0, 1));
+    roster.delete(&rules, "10.244.7.0-24");
+    assert!(roster.rules_changed(&rules).come.is_empty(), "a deleted one does not come back");
+}

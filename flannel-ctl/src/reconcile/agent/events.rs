@@ -29,11 +29,14 @@ impl<K: Kernel, H: Host> Agent<K, H> {
                 tracing::error!(%subnet, reason, "lost our subnet; its traffic is stopped until we have another");
                 self.world.fence(true);
             }
-            Event::Conflict { key, reason } => tracing::warn!(key, reason, "conflict over our lease"),
-            Event::NetworkChanged(what) => {
-                tracing::warn!(what, "the network config has changed; it is applied at the next start");
+            Event::Conflict { key, reason } => tracing::warn!(key, reason, "conflict over our lease; taking it back"),
+            Event::NetworkChanged(what) if what.is_empty() => {
+                tracing::info!("the network config is again the one that we started with");
             }
-            Event::Connected => tracing::info!("connected to the source of leases"),
+            Event::NetworkChanged(what) => {
+                tracing::warn!(what, "the network config has changed; we go on with the old one until the next start");
+            }
+            Event::Connected => tracing::debug!("connected to the source of leases"),
             Event::Disconnected(why) => {
                 tracing::warn!(why, "no connection to the source of leases; what is known stays in force");
             }
@@ -45,6 +48,8 @@ impl<K: Kernel, H: Host> Agent<K, H> {
         let mut rules = self.world.rules().clone();
         if facts.subnet != lease.subnet || self.world.is_fenced() {
             tracing::info!(subnet = %lease.subnet, "our subnet");
+            // Which local networks are our own pods' depends on it.
+            self.due.surroundings = Some(Duration::ZERO);
         }
         facts.subnet = lease.subnet;
         rules.own_subnet = lease.subnet;
