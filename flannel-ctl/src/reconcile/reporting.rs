@@ -67,7 +67,7 @@ impl Memory {
             Event::Own(lease) => self.lease = lease.clone(),
             Event::Conflict { .. } => self.counters.own_subnet_conflicts += 1,
             Event::NetworkChanged(what) => {
-                self.base.network.get_or_insert_default().problem = Some(what.clone());
+                self.base.network.get_or_insert_default().problem = Some(what.clone()).filter(|what| !what.is_empty());
             }
             Event::Connected => {
                 source.connected = true;
@@ -95,7 +95,10 @@ impl Memory {
             let since_unix = unix_now();
             self.refused.insert(key.clone(), RefusedLease { key: printable(key), reason, since_unix });
         }
-        self.refused.retain(|key, _| world.roster().refused().contains_key(key));
+        // All that the roster refuses is in here, so equal numbers are equal sets. Looking through ten thousand at every event would not do.
+        if self.refused.len() != world.roster().refused().len() {
+            self.refused.retain(|key, _| world.roster().refused().contains_key(key));
+        }
     }
 
     fn may_log(&mut self) -> bool {

@@ -10,6 +10,8 @@ use crate::source::{Event, EventSink};
 /// A refused connection costs next to nothing, and the end of an outage shall be noticed fast.
 /// For every thousand nodes it is this long, so that a large cluster does not storm its etcd.
 const WHEN_REFUSED: Duration = Duration::from_millis(250);
+/// The same where nobody answers at all; each try then also waits for its answer.
+const WHEN_SILENT: Duration = Duration::from_secs(1);
 
 pub(super) struct Health {
     /// `None` until the first word.
@@ -44,9 +46,10 @@ impl Health {
     pub(super) fn down(&mut self, sink: Option<&dyn EventSink>, text: &str) {
         if !matches!(&self.state, Some(State::Down(last)) if last == text) {
             self.state = Some(State::Down(text.into()));
-            warn!("{text}");
-            if let Some(sink) = sink {
-                sink.send(Event::Disconnected(text.into()));
+            match sink {
+                // Whoever listens says it.
+                Some(sink) => drop(sink.send(Event::Disconnected(text.into()))),
+                None => warn!("{text}"),
             }
         }
     }
@@ -58,13 +61,13 @@ impl Health {
 
     /// `leases`: how large the cluster is, as far as we know.
     pub(super) fn wait(&mut self, error: &NoEndpoint, leases: usize) -> Duration {
+        let thousands = u32::try_from(leases / 1000).unwrap_or(u32::MAX).max(1);
         if error.0.iter().all(|error| error.kind == Kind::Refused) {
-            let thousands = u32::try_from(leases / 1000).unwrap_or(u32::MAX).max(1);
             // What comes after an outage, a member without a leader, shall not be waited for long.
             self.backoff.reset();
             WHEN_REFUSED.saturating_mul(thousands).mul_f64(rand::random_range(0.5..1.0))
         } else {
-            self.backoff.next()
+            self.backoff.next().min(WHEN_SILENT.saturating_mul(thousands))
         }
     }
 }

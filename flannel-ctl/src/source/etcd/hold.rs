@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     EtcdError, Session,
@@ -167,7 +167,7 @@ impl Hold {
                         self.retry_at = Some(until);
                         return Ok(());
                     }
-                    warn!(subnet = %owned.subnet, reason, "somebody wrote over our lease; taking it back");
+                    debug!(subnet = %owned.subnet, reason, "somebody wrote over our lease; taking it back");
                     sink.send(Event::Conflict { key: owned.record.key.clone(), reason });
                     self.quarrel_until = Some(self.next_quarrel());
                     self.write(session, view, sink, now).await?;
@@ -253,7 +253,7 @@ impl Hold {
 
     fn lose(&mut self, view: &mut View, sink: &dyn EventSink, reason: String) {
         let Some(owned) = self.owned.take() else { return };
-        warn!(subnet = %owned.subnet, reason, "our subnet is another's now; leaving it at once");
+        debug!(subnet = %owned.subnet, reason, "our subnet is another's now; leaving it at once");
         view.follow(None, None);
         self.request.previous = None;
         sink.send(Event::Lost { subnet: owned.subnet, reason });

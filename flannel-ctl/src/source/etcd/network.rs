@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{Change, EtcdError, EtcdSource, Feed, Session, StoredConfig};
 use crate::{
@@ -77,11 +77,6 @@ impl EtcdSource {
             },
         };
         if *said != text {
-            if text.is_empty() {
-                info!("the network config is again the one that we started with");
-            } else {
-                warn!("{text}; we go on with the old one, a restart applies what is stored then");
-            }
             said.clone_from(&text);
             sink.send(Event::NetworkChanged(text));
         }
