@@ -135,8 +135,7 @@ impl Etcd {
             command.arg("--cert-file").arg(cert).arg("--key-file").arg(key);
         }
         command.args(&self.options.args);
-        let process =
-            Process::spawn(format!("etcd {name}"), &mut command, &self.dir.join(format!("etcd-{name}.log")))?;
+        let process = Process::spawn(format!("etcd {name}"), &mut command, &self.dir.join(format!("etcd-{name}.log")))?;
         self.running.lock().expect("no panic")[member] = Some(process);
         Ok(())
     }
@@ -195,10 +194,11 @@ impl Etcdctl {
         self.run(&["del", "--", &format!("{SUBNETS}{key}")]).map(drop)
     }
 
-    /// Writes (`Some`) and deletes (`None`) many leases, a hundred per transaction. No quotes ' in values.
+    /// Writes (`Some`) and deletes (`None`) many leases, a hundred per transaction.
     pub fn many<'a>(&self, changes: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> Result<()> {
         let line = |(key, value): (&str, Option<&str>)| match value {
-            Some(value) => format!("put {SUBNETS}{key} '{value}'\n"),
+            // As a JSON text, which is also how etcdctl quotes.
+            Some(value) => format!("put {SUBNETS}{key} {}\n", serde_json::Value::from(value)),
             None => format!("del {SUBNETS}{key}\n"),
         };
         let lines: Vec<String> = changes.into_iter().map(line).collect();
@@ -237,10 +237,16 @@ impl Etcdctl {
     /// Throws the history away up to now.
     pub fn compact(&self) -> Result<()> {
         let revision = self.json(&["get", "none"])?["header"]["revision"].as_i64().context("a revision")?;
-        self.run(&["compact", &revision.to_string()]).map(drop)
+        match self.run(&["compact", &revision.to_string()]) {
+            // Nothing has changed since the last time.
+            Err(error) if error.to_string().contains("has been compacted") => Ok(()),
+            outcome => outcome.map(drop),
+        }
     }
 
-    fn at(&self, member: usize) -> Self {
+    /// A client for one member alone.
+    #[must_use]
+    pub fn at(&self, member: usize) -> Self {
         let endpoint = self.endpoints.split(',').nth(member).unwrap_or_default().to_owned();
         Self { endpoints: endpoint, ..self.clone() }
     }
@@ -272,7 +278,6 @@ pub fn certificates(dir: &Path) -> Result<()> {
     }
     Ok(())
 }
-
 
 fn in_netns(path: &Path, program: &str) -> Command {
     let mut command = Command::new("nsenter");

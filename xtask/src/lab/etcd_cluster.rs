@@ -78,6 +78,13 @@ impl EtcdCluster {
         Ok(status["lease"]["key"].as_str().with_context(|| format!("a lease in {status}"))?.to_owned())
     }
 
+    /// Keys that no lease has, lowest first.
+    pub fn free_keys(&self) -> Result<Vec<String>> {
+        let taken: Vec<_> = self.ctl().leases()?.into_iter().map(|lease| lease.key).collect();
+        let all = (1..255).map(|third| format!("10.244.{third}.0-24"));
+        Ok(all.filter(|key| !taken.iter().any(|taken| taken.starts_with(key.as_str()))).collect())
+    }
+
     /// Waits until a node's kernel has, or has not, a route to the subnet of this key; how long that took.
     pub fn wait_route(&self, node: usize, key: &str, there: bool, limit: Duration) -> Result<Duration> {
         let start = Instant::now();
@@ -99,11 +106,6 @@ impl EtcdCluster {
         }
         Ok(start.elapsed())
     }
-}
-
-/// The key of a made-up node's lease; a node of the lab may have it.
-pub fn stranger_key(number: usize) -> String {
-    format!("10.244.{}.0-24", number % 256)
 }
 
 /// The value of a made-up node's lease, as flannel's daemon writes it: a public address and a VTEP of its own.

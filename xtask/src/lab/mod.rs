@@ -66,7 +66,7 @@ pub use capture::{Capture, Packets};
 pub use cluster::{Builder, Cluster, plain_vxlan, remove_leftovers};
 pub use dump::Dump;
 pub use etcd::{Etcd, EtcdOptions, Etcdctl, Lease, certificates};
-pub use etcd_cluster::{EtcdCluster, stranger, stranger_key};
+pub use etcd_cluster::{EtcdCluster, stranger};
 pub use family::Family;
 pub use mesh::{Mesh, MeshPath};
 pub use netns::{Netns, run};

@@ -77,8 +77,13 @@ impl Store {
             }
             StoreKind::Embedded | StoreKind::Etcd | StoreKind::Given(_) => None,
         };
-        let store =
-            Self { kind, data: dir.join("store"), log: dir.join("store.log"), running: Mutex::default(), _relay: relay };
+        let store = Self {
+            kind,
+            data: dir.join("store"),
+            log: dir.join("store.log"),
+            running: Mutex::default(),
+            _relay: relay,
+        };
         if matches!(store.kind, StoreKind::Embedded | StoreKind::Etcd) {
             store.start(netns)?;
         }
