@@ -1,5 +1,7 @@
 //! What the source tells, taken into the picture.
 
+use std::time::Duration;
+
 use super::Agent;
 use crate::{
     kernel::Kernel,
