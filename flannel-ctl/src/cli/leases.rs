@@ -133,9 +133,7 @@ async fn reserve(session: &Session, args: &Reserve) -> anyhow::Result<String> {
     let (key, mut value, mut expected) = (subnet.key(), serde_json::to_vec(&wish)?, 0);
     for record in &listing.records {
         if Subnet::from_key(&record.key).is_ok_and(|other| other.overlaps(&subnet)) {
-            let for_same_node =
-                matches!(alloc::owner(&record.value, &wish), alloc::Owner::Us | alloc::Owner::OurAddress);
-            if record.key != key || !for_same_node {
+            if record.key != key || !is_for_holder(&record.value, &wish) {
                 bail!("{} is held by {}; release it first", record.key, holder(record));
             }
             if record.lease_id == 0 {
@@ -150,6 +148,16 @@ async fn reserve(session: &Session, args: &Reserve) -> anyhow::Result<String> {
         Write::Changed(Some(now)) => bail!("{subnet} was taken by {} meanwhile", holder(&now)),
         Write::Changed(None) => bail!("{subnet} was released meanwhile; try again"),
     }
+}
+
+/// The wish names the node that holds the lease: by its id, or by its address alone.
+fn is_for_holder(held: &[u8], wish: &LeaseValue) -> bool {
+    let Some(mut held) = alloc::parse(held) else { return false };
+    if wish.node_id.is_empty() {
+        held.node_id.clear();
+    }
+    let Ok(held) = serde_json::to_vec(&held) else { return false };
+    matches!(alloc::owner(&held, wish), alloc::Owner::Us | alloc::Owner::OurAddress)
 }
 
 async fn release(session: &Session, args: &Release) -> anyhow::Result<String> {
@@ -264,6 +272,18 @@ mod tests {
         for bad in ["", "10.5.48.0", "10.5.48.1/24", "10.5.48.0/24,10.5.49.0/24", "x"] {
             assert!(key(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_lease_becomes_a_reservation_for_its_holder_by_id_or_by_address() {
+        let held = br#"{"PublicIP":"192.0.2.1","PublicIPv6":null,"NodeID":"a"}"#;
+        let fits = |wish: &str| is_for_holder(held, &serde_json::from_str(wish).unwrap());
+        assert!(fits(r#"{"PublicIP":"0.0.0.0","NodeID":"a"}"#));
+        assert!(fits(r#"{"PublicIP":"192.0.2.1"}"#));
+        assert!(!fits(r#"{"PublicIP":"192.0.2.1","NodeID":"b"}"#), "another node behind that address");
+        assert!(!fits(r#"{"PublicIP":"192.0.2.2"}"#));
+        assert!(!fits(r#"{"PublicIP":"0.0.0.0"}"#), "nobody in particular");
+        assert!(!is_for_holder(b"", &serde_json::from_str(r#"{"PublicIP":"192.0.2.1"}"#).unwrap()));
     }
 
     #[test]

@@ -165,7 +165,6 @@ impl FileSource {
             None => return,
         };
         if text != *said {
-            warn!(text, "the network config is not the one that we started with; a restart applies it");
             said.clone_from(&text);
             sink.send(Event::NetworkChanged(text));
         }
