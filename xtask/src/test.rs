@@ -14,7 +14,7 @@ use crate::{
     tools::{self, say},
 };
 
-/// Builds all tests once and runs the lanes: fast (formatting; tests that need nothing), netns (root; network
+/// Builds all tests once and runs the lanes: fast (formatting; unit tests), netns (root; network
 /// namespaces, etcd), bpf (root; the BPF programs in this kernel), e2e (root; whole clusters through the binary).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -1,3 +1,5 @@
+//! lane: netns
+//!
 //! The lease source against real servers: one suite, run against etcd and against the embedded
 //! store alike, and what only etcd can show.
 

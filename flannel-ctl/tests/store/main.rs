@@ -1,3 +1,5 @@
+//! lane: netns
+//!
 //! The embedded store, driven as its clients drive it.
 
 mod bulk;

@@ -36,8 +36,8 @@ impl Lane {
 
     pub(crate) fn about(self) -> &'static str {
         match self {
-            Self::Fast => "formatting, and tests that need nothing but a processor",
-            Self::Netns => "netlink, packet filters and stores, in network namespaces",
+            Self::Fast => "formatting and unit tests; without root the kernel's part of them is skipped",
+            Self::Netns => "stores, sources of leases and the lab itself, with real servers",
             Self::Bpf => "the BPF programs in the running kernel",
             Self::E2e => "whole clusters through the built binary",
         }
