@@ -1,6 +1,6 @@
 //! PURE: which subnet to take.
 //!
-//! [`choose`] reads the list of leases once and says which of them is ours, which of ours no
+//! [`choose()`] reads the list of leases once and says which of them is ours, which of ours no
 //! longer fits the network, and what to create when there is none.
 
 mod choose;

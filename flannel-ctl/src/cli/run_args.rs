@@ -24,7 +24,7 @@ pub type EtcdArgs = FlagArgs<Etcd>;
 /// The options that say where the daemon's files are.
 pub type PathArgs = FlagArgs<Files>;
 
-/// Hidden option that stands for argv[0]: see [`crate::config::go_flags`].
+/// Hidden option that stands for `argv[0]`: see [`crate::config::go_flags`].
 pub const AS_FLANNELD: &str = "as-flanneld";
 
 /// A part of the table of options.

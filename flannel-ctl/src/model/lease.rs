@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::Mac;
 
 /// One key of `<prefix>/subnets/`, exactly as read. Nothing in it has been believed yet:
-/// [`crate::plan::admit`] decides which records become peers.
+/// [`crate::plan::inspect`] decides which records become peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseRecord {
     /// The part of the key behind `subnets/`.

@@ -1,7 +1,7 @@
 //! PURE: from leases to wanted kernel state, and from wanted and observed state to changes.
 //!
 //! [`inspect`] believes or refuses one lease, [`roster`] keeps the set of those believed,
-//! [`desire`] says what they want from the kernel, [`diff`] compares and orders.
+//! [`desire`] says what they want from the kernel, [`diff()`] compares and orders.
 
 pub mod announce;
 pub mod desire;

@@ -1,8 +1,8 @@
 //! Leases from etcd, in flannel's keys and values.
 //!
 //! One task per node does everything, one thing after another: it finds a member that answers
-//! ([`client`]), subscribes, lists ([`watch`], [`view`]), and keeps our own lease right
-//! ([`hold`]). The watch is a hint; the list is the truth, and is read again after every doubt.
+//! (`client`), subscribes, lists (`watch`, `view`), and keeps our own lease right
+//! (`hold`). The watch is a hint; the list is the truth, and is read again after every doubt.
 
 mod acquire;
 mod backoff;
