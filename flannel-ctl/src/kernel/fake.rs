@@ -101,12 +101,11 @@ impl Kernel for FakeKernel {
         let mut outcomes = Vec::with_capacity(ops.len());
         for op in ops {
             self.applied.push(op.clone());
-            outcomes.push(match &op.to {
-                Some(to) => self.put(op, to),
-                None => {
-                    self.delete(op);
-                    Ok(())
-                }
+            outcomes.push(if let Some(to) = &op.to {
+                self.put(op, to)
+            } else {
+                self.delete(op);
+                Ok(())
             });
         }
         outcomes

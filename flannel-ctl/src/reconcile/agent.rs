@@ -35,6 +35,7 @@ use crate::{
 
 /// Reasons to wake.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "moved once from sender to loop; a box each would cost more")]
 pub enum Wake<N> {
     Source(Event),
     /// The kernel said something.

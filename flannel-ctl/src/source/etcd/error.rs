@@ -152,7 +152,13 @@ fn classify(code: Code, answer: &str) -> Kind {
         Kind::NoLeader
     } else if has("Connection refused") {
         Kind::Refused
-    } else if has("certificate") || has("TLS") || has("tls") || has("InvalidContentType") || has("CorruptMessage") {
+    } else if has("certificate")
+        || has("Certificate")
+        || has("TLS")
+        || has("tls")
+        || has("InvalidContentType")
+        || has("CorruptMessage")
+    {
         Kind::Tls
     } else if has("user name is empty") || has("authentication failed") || has("auth store is old") {
         Kind::Denied

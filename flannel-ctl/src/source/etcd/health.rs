@@ -46,10 +46,11 @@ impl Health {
     pub(super) fn down(&mut self, sink: Option<&dyn EventSink>, text: &str) {
         if !matches!(&self.state, Some(State::Down(last)) if last == text) {
             self.state = Some(State::Down(text.into()));
-            match sink {
-                // Whoever listens says it.
-                Some(sink) => drop(sink.send(Event::Disconnected(text.into()))),
-                None => warn!("{text}"),
+            // Whoever listens says it.
+            if let Some(sink) = sink {
+                sink.send(Event::Disconnected(text.into()));
+            } else {
+                warn!("{text}");
             }
         }
     }
