@@ -24,10 +24,12 @@ pub async fn run(handle: ReportHandle) {
 
 /// On the way out. systemd stops waiting for more.
 pub fn stopping() {
-    report_failure(sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("stopping; packets keep flowing")]));
+    let sent = sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("stopping; packets keep flowing")]);
+    Told::default().note(sent);
 }
 
 async fn notify(handle: &ReportHandle, watchdog: Option<Duration>, send: impl Fn(&[NotifyState]) -> io::Result<()>) {
+    let mut told = Told::default();
     let mut announced = false;
     let mut status = String::new();
     let mut alive_at: Option<Instant> = None;
@@ -40,18 +42,18 @@ async fn notify(handle: &ReportHandle, watchdog: Option<Duration>, send: impl Fn
         let now = Instant::now();
         let ready = handle.readiness().is_ready();
         if ready && !announced {
-            announced = true;
-            report_failure(send(&[NotifyState::Ready]));
+            // Whoever starts after us waits for this one: tried again until it is heard.
+            announced = told.note(send(&[NotifyState::Ready]));
         }
         let line = status_line(&handle.report(now));
         if line != status {
-            report_failure(send(&[NotifyState::Status(&line)]));
+            told.note(send(&[NotifyState::Status(&line)]));
             status = line;
         }
         let due = watchdog.is_some_and(|limit| alive_at.is_none_or(|at| now.duration_since(at) >= limit / 4));
         if due && handle.heartbeat().is_young(now) {
             alive_at = Some(now);
-            report_failure(send(&[NotifyState::Watchdog]));
+            told.note(send(&[NotifyState::Watchdog]));
         }
         tick.tick().await;
         tokio::select! {
@@ -85,9 +87,21 @@ pub fn status_line(report: &Report) -> String {
     line.replace(|c: char| c.is_control(), " ").chars().take(500).collect()
 }
 
-fn report_failure(sent: io::Result<()>) {
-    if let Err(error) = sent {
-        tracing::warn!(%error, "the service manager could not be told (NOTIFY_SOCKET)");
+/// Whether the service manager could be told; that it could not is said once.
+#[derive(Default)]
+struct Told {
+    failing: bool,
+}
+
+impl Told {
+    fn note(&mut self, sent: io::Result<()>) -> bool {
+        if let Err(error) = &sent
+            && !self.failing
+        {
+            tracing::warn!(%error, "the service manager could not be told (NOTIFY_SOCKET)");
+        }
+        self.failing = sent.is_err();
+        sent.is_ok()
     }
 }
 
