@@ -12,7 +12,7 @@ pub struct Dump(BTreeSet<String>);
 
 /// The datapath that flannel-ctl keeps. Errors are left out: what is not there is the answer.
 const OURS: &str = "
-    for dev in $(ls /sys/class/net | grep '^flannel'); do
+    for dev in $(ip -o link show type vxlan | cut -d: -f2 | grep flannel); do
         ip -o -d link show dev $dev | sed 's/^[0-9]*: /device /'
         ip -o address show dev $dev scope global | sed 's/^[0-9]*: /address /'
         ip -4 neighbour show dev $dev nud permanent | sed \"s/^/neighbour $dev /\"

@@ -36,6 +36,8 @@ impl Site {
         let netns = cluster.node(1).netns();
         strangers::move_in(netns);
         let site = Self { before: Dump::of(netns).unwrap(), strangers: strangers::dump(netns), cluster };
+        let seen = ["device ", "fdb ", "neighbour ", "route "].map(|of| site.before.only(of).len());
+        assert!(seen.iter().all(|lines| *lines > 1), "{}", site.before);
         site.wait_quiet();
         site
     }
