@@ -45,7 +45,13 @@ impl Capture {
     /// Ends the capture when everything that the filter has let through up to now is in the file.
     pub fn stop(self) -> Result<Packets> {
         // An interrupted tcpdump throws away what it has not yet read; asked for its counts, it tells how much that is.
+        // What came before its filter was in force counts as received for ever, and is never captured: then two
+        // equal answers have to do.
+        let mut before = Vec::new();
         wait::until("tcpdump to have read everything", wait::SHORT, || {
+            if !before.is_empty() {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
             let asked = self.process.log().lines().count();
             self.process.signal(Signal::SIGUSR1).ok()?;
             let line = wait::until("tcpdump's counts", wait::SHORT, || {
@@ -57,7 +63,10 @@ impl Capture {
                     .map(str::to_owned)
             });
             let counts: Vec<u64> = line.ok()?.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-            matches!(counts[..], [captured, received, ..] if captured >= received).then_some(())
+            let whole = matches!(counts[..], [captured, received, ..] if captured >= received);
+            let still = counts == before;
+            before = counts;
+            (whole || still).then_some(())
         })?;
         self.process.signal(Signal::SIGINT)?;
         self.process.wait(wait::SHORT)?;
