@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod cargo;
 mod lint;
 mod run;
@@ -25,6 +26,9 @@ enum Verb {
     Run(run::Args),
     /// Run the tests, all lanes of them, and install what they need
     Test(test::Args),
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Check formatting, lints, documentation, purity, file lengths and dependencies
     Lint(lint::Args),
 }
@@ -33,6 +37,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Run(args) => run::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Bench(bench) => bench::run(&bench),
         Verb::Lint(args) => lint::run(&args),
     };
     outcome.unwrap_or_else(|error| {
