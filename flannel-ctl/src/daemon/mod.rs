@@ -6,6 +6,7 @@
 
 pub mod cleanup;
 mod error;
+mod heap;
 mod node;
 mod prepare;
 pub mod preview;
@@ -51,6 +52,7 @@ impl EventSink for SourceWakes {
 
 /// Runs until SIGTERM or SIGINT. A second signal ends the process where it stands.
 pub fn run(settings: Settings) -> Result<(), StartError> {
+    heap::set_up();
     let lock = Lock::acquire(&settings.paths.run_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tokio::sync::watch;
 
-use super::uplink;
+use super::{heap, uplink};
 use crate::{
     config::{Settings, uplink::UplinkPolicy},
     kernel::links::Links,
@@ -70,6 +70,10 @@ impl Host for Node {
             changed
         });
         Ok(())
+    }
+
+    fn rest(&mut self) {
+        heap::give_back();
     }
 }
 

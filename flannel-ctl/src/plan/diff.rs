@@ -8,8 +8,30 @@ use crate::model::{Family, Key, Object, Op, State, Via};
 /// Every difference. `prune`: remove what is there and not wanted; off until the source has
 /// told its whole list.
 pub fn diff(wanted: &State, observed: &State, prune: bool) -> Vec<Op> {
-    let all = wanted.keys().chain(observed.keys().filter(|key| !wanted.contains_key(key)));
-    diff_keys(wanted, observed, all.copied(), prune)
+    if !remade_devices(wanted, observed).is_empty() {
+        return diff_keys(wanted, observed, std::iter::empty(), prune);
+    }
+    // One walk along both: with fifty thousand objects, looking each up costs ten times as much.
+    let (mut puts, mut deletes) = (Vec::new(), Vec::new());
+    let mut there = observed.iter().peekable();
+    let mut surplus = |key: &Key, from: &Object| {
+        if prune {
+            deletes.push(Op { key: *key, from: Some(from.clone()), to: None });
+        }
+    };
+    for (key, to) in wanted {
+        while let Some((other, from)) = there.next_if(|(other, _)| *other < key) {
+            surplus(other, from);
+        }
+        let from = there.next_if(|(other, _)| *other == key).map(|(_, from)| from);
+        if from != Some(to) {
+            puts.push(Op { key: *key, from: from.cloned(), to: Some(to.clone()) });
+        }
+    }
+    there.for_each(|(key, from)| surplus(key, from));
+    deletes.reverse();
+    puts.append(&mut deletes);
+    puts
 }
 
 /// The differences of these keys, and of all that a device takes along when it has to be remade.

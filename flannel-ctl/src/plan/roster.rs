@@ -22,8 +22,8 @@ pub struct Roster {
     /// Which lease holds the range with this base address. All ranges of a family have one
     /// length, so equal bases are the only overlap left to look for.
     ranges: BTreeMap<IpAddr, String>,
-    /// Which leases point at this VTEP. More than one when a node left an old lease behind.
-    vteps: BTreeMap<(Family, Mac), BTreeSet<String>>,
+    /// Which leases point at this VTEP, in order. More than one when a node left an old lease behind.
+    vteps: BTreeMap<(Family, Mac), Vec<String>>,
     reservations: usize,
 }
 
@@ -88,7 +88,7 @@ impl Roster {
 
     /// Another peer of the set sends to this VTEP too.
     pub fn vtep_in_use(&self, family: Family, mac: Mac) -> Option<&Peer> {
-        self.vteps.get(&(family, mac))?.iter().next().and_then(|key| self.peers.get(key))
+        self.vteps.get(&(family, mac))?.first().and_then(|key| self.peers.get(key))
     }
 
     /// The peer that an object of the kernel belongs to.
@@ -246,7 +246,10 @@ impl Roster {
         }
         for family in Family::ALL {
             if let Some(mac) = peer.vtep(family) {
-                self.vteps.entry((family, mac)).or_default().insert(peer.key.clone());
+                let keys = self.vteps.entry((family, mac)).or_insert_with(|| Vec::with_capacity(1));
+                if let Err(place) = keys.binary_search(&peer.key) {
+                    keys.insert(place, peer.key.clone());
+                }
             }
         }
         changes.come.push(peer.clone());
@@ -261,7 +264,7 @@ impl Roster {
         for family in Family::ALL {
             let Some(mac) = peer.vtep(family) else { continue };
             if let Some(keys) = self.vteps.get_mut(&(family, mac)) {
-                keys.remove(key);
+                keys.retain(|other| other != key);
                 if keys.is_empty() {
                     self.vteps.remove(&(family, mac));
                 }

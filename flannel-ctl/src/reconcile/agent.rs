@@ -54,6 +54,8 @@ const SURROUNDINGS: Duration = Duration::from_millis(250);
 const FILTER_SETTLES: Duration = Duration::from_millis(20);
 /// How old the packet filter's counters in a report may be.
 const FILTER_REPORT: Duration = Duration::from_secs(1);
+/// Changes in one pass after which it is worth tidying up.
+const LARGE: usize = 5000;
 /// Wake-ups taken in before a pass is due, so that a storm cannot starve the kernel.
 const BATCH: usize = 4096;
 
@@ -210,8 +212,14 @@ impl<K: Kernel, H: Host> Agent<K, H> {
         if !ops.is_empty() {
             self.apply(&ops, begun);
         }
+        let large = ops.len() >= LARGE;
+        drop(ops);
         self.publish();
         self.report();
+        if large {
+            self.world.compact();
+            self.host.rest();
+        }
     }
 
     fn observe(&mut self, sweeping: bool) {

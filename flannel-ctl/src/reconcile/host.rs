@@ -16,6 +16,9 @@ pub trait Host {
 
     /// Our own part is in place: writes subnet.env, and lets the lease say where we are.
     fn publish(&mut self, facts: &Facts) -> Result<(), String>;
+
+    /// A large pass is over: memory that it needed can go back.
+    fn rest(&mut self) {}
 }
 
 /// What a lease can collide with on this node.

@@ -81,10 +81,13 @@ impl World {
     /// Takes the source's whole list. These three return the keys of leases that were refused.
     pub fn snapshot(&mut self, records: Vec<LeaseRecord>) -> Vec<String> {
         let changes = self.roster.snapshot(&self.rules, records);
-        // What left while we were away is only in the kernel: it takes a full comparison.
-        self.all_dirty |= !self.complete;
-        self.complete = true;
-        self.follow(&changes);
+        if self.complete {
+            self.follow(&changes);
+        } else {
+            // What left while we were away is only in the kernel: it takes a full comparison.
+            self.complete = true;
+            self.rebuild();
+        }
         changes.refused
     }
 
@@ -167,6 +170,13 @@ impl World {
             Some(object) => self.observed.insert(op.key, object.clone()),
             None => self.observed.remove(&op.key),
         };
+    }
+
+    /// Gives back what growing one by one has left half empty: worth it after a large change.
+    pub fn compact(&mut self) {
+        for state in [&mut self.wanted, &mut self.observed] {
+            *state = std::mem::take(state).into_iter().collect();
+        }
     }
 
     /// Makes a key be compared again.

@@ -23,26 +23,32 @@ impl LinuxKernel {
             self.observe_device(family, wanted, &mut state)?;
         }
         let devices = self.devices();
+        // Built into the map in one go: that is faster and takes half the room.
+        let mut all = Vec::with_capacity(wanted.len());
         for family in Family::ALL {
             if classify::index(devices, family) != 0 {
-                self.observe_on_device(family, devices, &mut state)?;
+                self.observe_on_device(family, devices, &mut all)?;
             }
         }
         if self.nexthops && devices[0] != 0 {
             let found = self.socket.dump(nexthop::list(devices[0]), |payload| {
                 classify::nexthop(devices, &Nexthop::read(payload)?, |key| wanted.contains_key(key))
             });
-            state.extend(found.map_err(|refusal| explain("list the nexthops", &refusal, None))?);
+            all.extend(found.map_err(|refusal| explain("list the nexthops", &refusal, None))?);
         }
+        let mut wrong = Vec::new();
         for family in Family::ALL {
             for protocol in [Route::FLANNEL_PROTOCOL, Route::PROTOCOL] {
-                self.observe_routes(family, protocol, devices, wanted, &mut state)?;
+                self.observe_routes(family, protocol, devices, wanted, &mut all, &mut wrong)?;
             }
         }
+        // Two of ours for one destination: the last one stays, so that what is wrong is mended.
+        all.append(&mut wrong);
         if let Some(filter) = &mut self.filter {
             filter.observe(wanted, &mut state)?;
         }
-        Ok(state)
+        all.extend(state);
+        Ok(all.into_iter().collect())
     }
 
     pub(super) fn devices(&self) -> [u32; 2] {
@@ -74,23 +80,28 @@ impl LinuxKernel {
         Ok(())
     }
 
-    fn observe_on_device(&mut self, family: Family, devices: [u32; 2], state: &mut State) -> Result<(), KernelError> {
+    fn observe_on_device(
+        &mut self,
+        family: Family,
+        devices: [u32; 2],
+        all: &mut Vec<(Key, Object)>,
+    ) -> Result<(), KernelError> {
         let index = classify::index(devices, family);
         let of = |what: &str| format!("list the {what} of the {family} VXLAN device");
         let scope = &self.scope;
         let addresses = self.socket.dump(address::list(Some(family), index), |payload| {
             classify::address(scope, devices, &Address::read(payload)?)
         });
-        state.extend(addresses.map_err(|refusal| explain(&of("addresses"), &refusal, None))?);
+        all.extend(addresses.map_err(|refusal| explain(&of("addresses"), &refusal, None))?);
 
         let permanent = |payload: &[u8]| {
             let entry = Neighbour::read(payload).filter(|entry| entry.index == index && entry.is_permanent())?;
             classify::neighbour(devices, &entry)
         };
         let neighbours = self.socket.dump(neighbour::list(family, index), permanent);
-        state.extend(neighbours.map_err(|refusal| explain(&of("neighbours"), &refusal, None))?);
+        all.extend(neighbours.map_err(|refusal| explain(&of("neighbours"), &refusal, None))?);
         let entries = self.socket.dump(fdb::list(index), permanent);
-        state.extend(entries.map_err(|refusal| explain(&of("forwarding entries"), &refusal, None))?);
+        all.extend(entries.map_err(|refusal| explain(&of("forwarding entries"), &refusal, None))?);
         Ok(())
     }
 
@@ -100,7 +111,8 @@ impl LinuxKernel {
         protocol: u8,
         devices: [u32; 2],
         wanted: &State,
-        state: &mut State,
+        right: &mut Vec<(Key, Object)>,
+        wrong: &mut Vec<(Key, Object)>,
     ) -> Result<(), KernelError> {
         let scope = &self.scope;
         let found = self.socket.dump(route::list(family, Some(protocol)), |payload| {
@@ -110,13 +122,10 @@ impl LinuxKernel {
             Err(Refusal { errno, .. }) if route::has_none(errno) => return Ok(()),
             found => found.map_err(|refusal| explain("list the routes", &refusal, None))?,
         };
-        for (key, object) in found {
-            // Two of ours for one destination: show the one that is wrong, so that it is mended.
-            let right = wanted.get(&key) == Some(&object);
-            if !(right && state.contains_key(&key)) {
-                state.insert(key, object);
-            }
-        }
+        let (as_wanted, other): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|(key, object)| wanted.get(key) == Some(object));
+        right.extend(as_wanted);
+        wrong.extend(other);
         Ok(())
     }
 }
