@@ -84,6 +84,21 @@ pub enum Refusal {
     DuplicateMac(Mac, String),
 }
 
+impl Refusal {
+    /// It depends on other leases or on this node's state, and may be void when those change.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::OverlapsOwn(_)
+                | Self::OverlapsLocal(..)
+                | Self::OverlapsPeer(..)
+                | Self::PublicIp(..)
+                | Self::OwnMac(_)
+                | Self::DuplicateMac(..)
+        )
+    }
+}
+
 /// Reads and checks one record on its own; collisions between records are the roster's.
 pub fn inspect(rules: &Rules, record: &LeaseRecord) -> Result<Inspected, Refusal> {
     if record.key == rules.own_key {

@@ -40,6 +40,8 @@ enum Suspect {
     Record(LeaseRecord),
     /// Was a peer until this node changed.
     Peer(Box<Peer>),
+    /// Bad in itself, whatever others do: only its key is kept, so that bad leases cost little.
+    Hopeless(String),
 }
 
 /// Who deserves a second look: after another lease let something go, only those that wanted it.
@@ -55,6 +57,7 @@ impl Suspect {
         match self {
             Self::Record(record) => (record.created, &record.key),
             Self::Peer(peer) => (0, &peer.key),
+            Self::Hopeless(key) => (0, key),
         }
     }
 }
@@ -193,13 +196,14 @@ impl Roster {
             },
             Err(reason) => reason,
         };
-        self.refuse(Refused { reason, suspect: Suspect::Record(record) }, changes);
+        let suspect = if reason.may_pass() { Suspect::Record(record) } else { Suspect::Hopeless(record.key) };
+        self.refuse(Refused { reason, suspect }, changes);
     }
 
     /// Tries the refused again.
     fn second_look(&mut self, rules: &Rules, look: Look, changes: &mut Changes) {
         let worth = |refused: &Refused| match look {
-            Look::Everybody => true,
+            Look::Everybody => !matches!(refused.suspect, Suspect::Hopeless(_)),
             Look::Collisions => {
                 matches!(refused.reason, Refusal::OverlapsPeer(..) | Refusal::DuplicateMac(..))
             }
@@ -210,6 +214,7 @@ impl Roster {
         for suspect in waiting {
             match suspect {
                 Suspect::Record(record) => self.take(rules, record, changes),
+                Suspect::Hopeless(_) => {}
                 Suspect::Peer(peer) => match judge(rules, &peer).err().or_else(|| self.collision(&peer)) {
                     None => self.admit(*peer, changes),
                     Some(reason) => self.refuse(Refused { reason, suspect: Suspect::Peer(peer) }, changes),

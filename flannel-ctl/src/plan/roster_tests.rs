@@ -126,3 +126,14 @@ fn what_was_our_own_key_is_another_nodes_once_we_hold_another_subnet() {
     roster.delete(&rules, "10.244.7.0-24");
     assert!(roster.rules_changed(&rules).come.is_empty(), "a deleted one does not come back");
 }
+
+#[test]
+fn a_hopeless_lease_stays_refused_whatever_changes_here() {
+    let (mut roster, rules) = (Roster::default(), rules(false));
+    let long = LeaseRecord { value: vec![b'['; 4097], lease_id: 0, ..record(7, false) };
+    roster.put(&rules, long);
+    assert_eq!(roster.rules_changed(&rules), Changes::default(), "not even looked at: its value is not kept");
+    assert_eq!(roster.refused()["10.244.7.0-24"].reason, Refusal::Size);
+    assert_eq!(roster.put(&rules, record(7, false)).come.len(), 1, "a good value is believed");
+    assert!(roster.refused().is_empty());
+}

@@ -95,10 +95,6 @@ impl Memory {
             let since_unix = unix_now();
             self.refused.insert(key.clone(), RefusedLease { key: printable(key), reason, since_unix });
         }
-        // All that the roster refuses is in here, so equal numbers are equal sets. Looking through ten thousand at every event would not do.
-        if self.refused.len() != world.roster().refused().len() {
-            self.refused.retain(|key, _| world.roster().refused().contains_key(key));
-        }
     }
 
     fn may_log(&mut self) -> bool {
@@ -149,6 +145,11 @@ impl Memory {
 
     pub(super) fn report(&mut self, world: &World, retries: &Retries, now: Duration, filter: FilterReport) -> Report {
         self.counters.passes += 1;
+        // All that the roster refuses is in here, so equal numbers are equal sets. Looking through
+        // ten thousand at every event, and not once a pass, would not do.
+        if self.refused.len() != world.roster().refused().len() {
+            self.refused.retain(|key, _| world.roster().refused().contains_key(key));
+        }
         self.counters.guard_drops =
             filter.counters.iter().filter(|(name, _)| name.starts_with("refused-")).map(|(_, packets)| packets).sum();
         let (condition, reason) = self.condition(world, retries);
