@@ -186,7 +186,10 @@ impl Etcdctl {
 
     /// Writes one lease of any content.
     pub fn put(&self, key: &str, value: &[u8]) -> Result<()> {
-        self.fed(&["put", "--", &format!("{SUBNETS}{key}")], value).map(drop)
+        let path = format!("{SUBNETS}{key}");
+        // It takes no empty standard input.
+        if value.is_empty() { self.run(&["put", "--", &path, ""]) } else { self.fed(&["put", "--", &path], value) }
+            .map(drop)
     }
 
     /// Deletes one lease.
