@@ -25,7 +25,7 @@ pub async fn run(handle: ReportHandle) {
 /// On the way out. systemd stops waiting for more.
 pub fn stopping() {
     let sent = sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("stopping; packets keep flowing")]);
-    Told::default().note(sent);
+    Told::default().note(&sent);
 }
 
 async fn notify(handle: &ReportHandle, watchdog: Option<Duration>, send: impl Fn(&[NotifyState]) -> io::Result<()>) {
@@ -43,17 +43,17 @@ async fn notify(handle: &ReportHandle, watchdog: Option<Duration>, send: impl Fn
         let ready = handle.readiness().is_ready();
         if ready && !announced {
             // Whoever starts after us waits for this one: tried again until it is heard.
-            announced = told.note(send(&[NotifyState::Ready]));
+            announced = told.note(&send(&[NotifyState::Ready]));
         }
         let line = status_line(&handle.report(now));
         if line != status {
-            told.note(send(&[NotifyState::Status(&line)]));
+            told.note(&send(&[NotifyState::Status(&line)]));
             status = line;
         }
         let due = watchdog.is_some_and(|limit| alive_at.is_none_or(|at| now.duration_since(at) >= limit / 4));
         if due && handle.heartbeat().is_young(now) {
             alive_at = Some(now);
-            told.note(send(&[NotifyState::Watchdog]));
+            told.note(&send(&[NotifyState::Watchdog]));
         }
         tick.tick().await;
         tokio::select! {
@@ -94,8 +94,8 @@ struct Told {
 }
 
 impl Told {
-    fn note(&mut self, sent: io::Result<()>) -> bool {
-        if let Err(error) = &sent
+    fn note(&mut self, sent: &io::Result<()>) -> bool {
+        if let Err(error) = sent
             && !self.failing
         {
             tracing::warn!(%error, "the service manager could not be told (NOTIFY_SOCKET)");

@@ -53,14 +53,13 @@ impl<'a> Flannel<'a> {
 
     fn subnet_env(&self) -> String {
         let number = self.node.number();
-        let mut text = String::new();
-        if self.cluster.families().contains(&Family::V4) {
-            text += &format!("FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.{number}.1/24\n");
-        }
-        if self.cluster.families().contains(&Family::V6) {
-            text += &format!("FLANNEL_IPV6_NETWORK=fd10:244::/48\nFLANNEL_IPV6_SUBNET=fd10:244:0:{number:x}::1/64\n");
-        }
-        text + "FLANNEL_MTU=1430\nFLANNEL_IPMASQ=true\n"
+        let pairs = self.cluster.families().iter().map(|family| match family {
+            Family::V4 => format!("FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.{number}.1/24\n"),
+            Family::V6 => {
+                format!("FLANNEL_IPV6_NETWORK=fd10:244::/48\nFLANNEL_IPV6_SUBNET=fd10:244:0:{number:x}::1/64\n")
+            }
+        });
+        pairs.collect::<String>() + "FLANNEL_MTU=1430\nFLANNEL_IPMASQ=true\n"
     }
 
     /// Key of the lease under `subnets/`.

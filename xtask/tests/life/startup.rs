@@ -46,9 +46,9 @@ pub(crate) fn killed_everywhere(prefix: &str) {
             })
             .unwrap();
             if ended {
-                killed += 1
+                killed += 1;
             } else {
-                finished += 1
+                finished += 1;
             }
             // strace ends with its child; killed first it would leave it.
             if !ended {
