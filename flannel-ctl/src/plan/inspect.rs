@@ -163,7 +163,13 @@ pub fn judge(rules: &Rules, peer: &Peer) -> Result<(), Refusal> {
         return Err(Refusal::OverlapsOwn(net));
     }
     for net in peer.subnet.nets() {
-        if let Some((local, interface)) = rules.local_nets.iter().find(|(local, _)| overlap(local, &net)) {
+        // An interface whose network holds the whole overlay (a VPN's /8) says nothing about one
+        // lease, and would cost all of them.
+        let around = |local: &IpNet| {
+            rules.network.range(Family::of_net(&net)).is_some_and(|range| local.contains(&range.network))
+        };
+        let collides = |local: &IpNet| overlap(local, &net) && !around(local);
+        if let Some((local, interface)) = rules.local_nets.iter().find(|(local, _)| collides(local)) {
             return Err(Refusal::OverlapsLocal(net, *local, interface.clone()));
         }
     }

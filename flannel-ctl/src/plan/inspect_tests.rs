@@ -144,3 +144,11 @@ fn names_cannot_carry_control_characters_into_a_terminal() {
     let Ok(Inspected::Peer(peer)) = inspect(&rules(false), &record) else { panic!("refused") };
     assert_eq!(peer.node, "a[2Jb");
 }
+
+#[test]
+fn an_interface_whose_network_holds_the_whole_overlay_costs_no_lease() {
+    // A VPN comes up with 10.0.0.1/8: longest prefix wins, and every lease would be refused.
+    let mut wide = rules(false);
+    wide.local_nets.push(("10.0.0.0/8".parse().unwrap(), "tun0".into()));
+    assert!(matches!(inspect(&wide, &record(2, false)), Ok(Inspected::Peer(_))));
+}
