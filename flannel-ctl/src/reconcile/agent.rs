@@ -298,7 +298,14 @@ impl<K: Kernel, H: Host> Agent<K, H> {
     /// Tells the outside (the lease, subnet.env) what changed, once our own part is in place.
     fn publish(&mut self) {
         let now = self.now();
-        let own_part_fails = self.retries.iter().any(|(key, _)| self.world.roster().peer_of(key).is_none());
+        // A knob that cannot be turned (a read-only /proc/sys) and something old that does not go
+        // are told of, but keep no pod from starting.
+        let vital = |key: &Key| {
+            !matches!(key, Key::Setting(..))
+                && self.world.wanted().contains_key(key)
+                && self.world.roster().peer_of(key).is_none()
+        };
+        let own_part_fails = self.retries.iter().any(|(key, _)| vital(key));
         if self.world.is_fenced() || own_part_fails || self.memory.observe_problem.is_some() {
             return;
         }

@@ -6,7 +6,7 @@ use std::sync::{
 use super::*;
 use crate::{
     kernel::fake::FakeKernel,
-    model::{Family, Object, State, Uplink},
+    model::{Family, Object, Setting, State, Uplink},
     plan::fixtures::{facts, record, rules, subnet, value},
     reconcile::Surroundings,
     serve::{
@@ -143,6 +143,18 @@ fn becomes_ready_only_with_the_list_and_our_own_part_in_place() {
     running.source(Event::Snapshot(vec![record(2, false)]));
     running.until("ready", |report, _| running.readiness.is_ready() && report.state == Condition::Converged);
     assert!(running.kernel.0.lock().unwrap().state.contains_key(&route(2)));
+}
+
+#[test]
+fn a_knob_that_cannot_be_turned_keeps_nobody_from_being_published() {
+    // A container with NET_ADMIN alone has /proc/sys read-only.
+    let knob = Key::Setting(Family::V4, Setting::AcceptRa);
+    let running = Running::start(FakeKernel { refuse: [knob].into(), ..FakeKernel::default() });
+    running.source(Event::Snapshot(vec![record(2, false)]));
+    running.until("published", |_, _| running.host.published.lock().unwrap().len() == 1);
+    running.until("ready, and not silent about it", |report, _| {
+        running.readiness.is_ready() && report.state == Condition::Degraded && report.kernel.failing_total == 1
+    });
 }
 
 #[test]
