@@ -170,7 +170,8 @@ fn family_of(link: &Link) -> Option<Family> {
     Family::ALL.into_iter().find(|family| Facts::device_name(vni, *family) == link.name)
 }
 
-fn remembered(state_dir: &Path, link: &Link) -> Option<Mac> {
+/// The address that we gave this device, as the state directory knows it.
+pub(super) fn remembered(state_dir: &Path, link: &Link) -> Option<Mac> {
     let path = vtep::path(state_dir, link.vxlan?.vni, family_of(link)?);
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }

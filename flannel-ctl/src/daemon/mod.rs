@@ -6,6 +6,7 @@
 
 pub mod cleanup;
 mod error;
+mod former;
 mod heap;
 mod node;
 mod prepare;
@@ -95,6 +96,11 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let (shutdown_tx, shutdown_rx) = watch::channel(false);
     let source = tokio::spawn(prepared.source.run(SourceWakes(wake_tx.clone()), values_tx.subscribe(), shutdown_rx));
     listen_to_kernel(&wake_tx, &prepared.kernel, prepared.own)?;
+    tokio::spawn(former::remove_once_ready(
+        readiness.clone(),
+        settings.paths.state_dir.clone(),
+        prepared.network.clone(),
+    ));
     let report = Report::clone(&report_tx.borrow());
     let start = Start {
         facts: prepared.facts,
