@@ -109,6 +109,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
         report,
         heartbeat,
         report_tx,
+        readiness: readiness.clone(),
         ready,
     };
     let node = Node::new(&settings, prepared.identity, prepared.network, values_tx);

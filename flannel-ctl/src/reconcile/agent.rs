@@ -29,7 +29,7 @@ use crate::{
     kernel::{Interpretation, Kernel, KernelError},
     model::{Key, Op},
     plan::{Facts, Rules, explain::explain},
-    serve::{Heartbeat, Question, ReadyGuard, Report, report::FilterReport},
+    serve::{Heartbeat, Question, Readiness, ReadyGuard, Report, report::FilterReport},
     source::{Event, OwnLease},
 };
 
@@ -69,7 +69,8 @@ pub struct Agent<K: Kernel, H: Host> {
     started: Instant,
     heartbeat: Heartbeat,
     report_tx: watch::Sender<Arc<Report>>,
-    /// Held until our own part is in place for the first time.
+    readiness: Readiness,
+    /// Held until our own part is in place, at first and after a lost subnet.
     ready: Vec<ReadyGuard>,
     due: Due,
     /// Facts changed and have not been published yet.
@@ -97,6 +98,7 @@ pub struct Start {
     pub report: Report,
     pub heartbeat: Heartbeat,
     pub report_tx: watch::Sender<Arc<Report>>,
+    pub readiness: Readiness,
     pub ready: Vec<ReadyGuard>,
 }
 
@@ -112,6 +114,7 @@ impl<K: Kernel, H: Host> Agent<K, H> {
             started: Instant::now(),
             heartbeat: start.heartbeat,
             report_tx: start.report_tx,
+            readiness: start.readiness,
             ready: start.ready,
             due: Due { observe: Some((Duration::ZERO, "start")), ..Due::default() },
             unpublished: true,

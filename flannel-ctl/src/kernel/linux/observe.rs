@@ -45,7 +45,17 @@ impl LinuxKernel {
         // Two of ours for one destination: the last one stays, so that what is wrong is mended.
         all.append(&mut wrong);
         if let Some(filter) = &mut self.filter {
-            filter.observe(wanted, &mut state)?;
+            let mut rules = State::new();
+            match filter.observe(wanted, &mut rules) {
+                Ok(()) => state.append(&mut rules),
+                // Nobody's routes wait for that: the rules count as missing, so that putting them
+                // tells the trouble as theirs, and the peers in the sets as they should be.
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read the packet filter");
+                    let guards = wanted.iter().filter(|(key, _)| matches!(key, Key::Guard(..)));
+                    state.extend(guards.map(|(key, object)| (*key, object.clone())));
+                }
+            }
         }
         all.extend(state);
         Ok(all.into_iter().collect())

@@ -30,6 +30,7 @@ impl<K: Kernel, H: Host> Agent<K, H> {
             Event::Lost { subnet, reason } => {
                 tracing::error!(%subnet, reason, "lost our subnet; its traffic is stopped until we have another");
                 self.world.fence(true);
+                self.ready.push(self.readiness.wait_for("another subnet"));
             }
             Event::Conflict { key, reason } => tracing::warn!(key, reason, "conflict over our lease; taking it back"),
             Event::NetworkChanged(what) if what.is_empty() => {

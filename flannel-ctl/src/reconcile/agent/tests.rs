@@ -92,6 +92,7 @@ impl Running {
             report: Report::default(),
             heartbeat: Heartbeat::new(Instant::now()),
             report_tx,
+            readiness: readiness.clone(),
             ready: vec![readiness.wait_for("the first pass")],
         };
         let (wake_tx, wake_rx): (_, Receiver<Wake<Interpretation>>) = mpsc::channel();
@@ -216,6 +217,7 @@ fn a_lost_subnet_is_fenced_until_there_is_another() {
     running.until("up", |report, _| report.state == Condition::Converged);
     running.source(Event::Lost { subnet: subnet(1, false), reason: "taken".into() });
     running.until("fenced", |report, kernel| kernel.state.is_empty() && report.state == Condition::Degraded);
+    assert!(!running.readiness.is_ready(), "whoever asks should send no new pods here");
     let lease = OwnLease { key: subnet(9, false).key(), subnet: subnet(9, false), value: value(1, false) };
     running.source(Event::Own(lease));
     running.until("back on another subnet", |report, kernel| {
@@ -227,6 +229,7 @@ fn a_lost_subnet_is_fenced_until_there_is_another() {
     running.until("published", |_, _| {
         running.host.published.lock().unwrap().last().is_some_and(|facts| facts.subnet == subnet(9, false))
     });
+    running.until("ready again", |_, _| running.readiness.is_ready());
 }
 
 #[test]

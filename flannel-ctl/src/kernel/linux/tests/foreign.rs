@@ -94,3 +94,30 @@ fn cleanup_removes_ours_and_nothing_else() {
         lab.kernel.cleanup().unwrap();
     });
 }
+
+/// Of whose state nothing can be told.
+struct Blind;
+
+impl crate::kernel::PacketFilter for Blind {
+    fn observe(&mut self, _wanted: &State, out: &mut State) -> Result<(), super::super::KernelError> {
+        out.insert(Key::Filter, Object::Filter(Box::default()));
+        Err(super::super::KernelError { attempt: "read rules".into(), answer: "no".into(), hint: None, errno: 1 })
+    }
+    fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), super::super::KernelError>> {
+        vec![Ok(()); ops.len()]
+    }
+    fn report(&mut self, _wanted: &State) -> crate::serve::report::FilterReport {
+        crate::serve::report::FilterReport::default()
+    }
+}
+
+#[test]
+fn a_packet_filter_that_cannot_be_read_hides_nothing_else() {
+    isolated(|| {
+        let mut lab = lab();
+        let wanted = mesh(&lab, &[Family::V4], 1..=3);
+        lab.converge(&wanted);
+        lab.kernel = LinuxKernel::new(lab.kernel.scope().clone()).unwrap().with_filter(Box::new(Blind));
+        assert_eq!(lab.kernel.observe(&wanted).unwrap(), wanted);
+    });
+}
