@@ -59,7 +59,10 @@ fn formatting() -> Result<()> {
 
 fn clippy_host() -> Result<()> {
     let mut command = cargo();
-    succeed(command.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]), "cargo clippy")
+    succeed(
+        command.args(["clippy", "--workspace", "--features", "xtask/bench", "--all-targets", "--", "-D", "warnings"]),
+        "cargo clippy",
+    )
 }
 
 /// What the host pass cannot see: everything behind `cfg(target_arch = "bpf")`.

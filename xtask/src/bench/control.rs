@@ -58,7 +58,7 @@ pub(super) fn run(args: &ControlArgs) -> Result<ExitCode> {
                 let name = match store {
                     StoreKind::Embedded => "embedded".to_owned(),
                     StoreKind::Etcd => "etcd".to_owned(),
-                    StoreKind::Url(url) => url.clone(),
+                    StoreKind::Url(url) | StoreKind::Given(url) => url.clone(),
                 };
                 let setup = Setup { store: name, leases, guard: guard.clone() };
                 let measures = measure(&args, store, &setup, leases == most)
