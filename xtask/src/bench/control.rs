@@ -24,7 +24,7 @@ use super::{
 
 /// Namespaces are `bench1`, `bench1-pod` and `bench-net`.
 const PREFIX: &str = "bench";
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// After a change, before memory is read.
 const SETTLE: Duration = Duration::from_millis(1500);
 /// Between two single changes: they shall not be taken in together.
@@ -271,8 +271,8 @@ impl Bench<'_> {
     /// From the line in the log to that notice.
     fn since_snapshot(&self, logged: usize, last: &Seen) -> Result<f64> {
         let log = self.node.log();
-        let lines = log.get(logged..).context("the log became shorter")?.lines();
-        let line = lines.filter(|line| line.contains("the source told its whole list")).next_back();
+        let mut lines = log.get(logged..).context("the log became shorter")?.lines();
+        let line = lines.rfind(|line| line.contains("the source told its whole list"));
         let line: serde_json::Value = serde_json::from_str(line.context("no snapshot in the log")?)?;
         let stamp = line["timestamp"].as_str().and_then(seconds_of_day).context("a log line without time")?;
         let wall = last.wall.duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64() % 86_400.0;

@@ -28,7 +28,21 @@ pub(super) fn table(outcome: &Outcome) -> String {
         let bar = verdict(measure);
         let (median, p99) = (number(measure.median()), number(measure.quantile(0.99)));
         let (name, unit, samples) = (&measure.name, measure.unit, measure.samples.len());
-        text += &format!("| {name} | {median} | {p99} | {unit} | {samples} | {bar} |\n");
+        text.extend([
+            "| ",
+            name,
+            " | ",
+            &median,
+            " | ",
+            &p99,
+            " | ",
+            unit,
+            " | ",
+            &samples.to_string(),
+            " | ",
+            &bar,
+            " |\n",
+        ]);
     }
     text
 }
@@ -47,10 +61,11 @@ pub(super) fn save(outcomes: &[Outcome]) -> Result<()> {
         outcomes,
     };
     let mut text = METHOD.to_owned();
-    text += &format!(
+    let machine = format!(
         "\n## Numbers\n\n{} processors of model {}, kernel {}; load average at the end {}.\n\n",
         data.processors, data.processor, data.kernel, data.load_average
     );
+    text.push_str(&machine);
     for outcome in outcomes {
         text.push_str(&table(outcome));
         text.push('\n');

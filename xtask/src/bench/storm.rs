@@ -57,7 +57,7 @@ pub(super) fn run(writer: &Writer, watch: &Watch, node: &Node, first: usize, rat
         Step::Delete(fake) => What::RouteGone(fake.base()),
     };
     // The same thing may have happened in an earlier round: what counts is the last time.
-    let mut done = notices.all([last].into(), Duration::from_secs(60))?.at;
+    let mut done = notices.all([last].into(), Duration::from_mins(1))?.at;
     while let Ok(again) = notices.all([last].into(), Duration::from_secs(1)) {
         done = again.at;
     }

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 #[derive(Clone, Copy, Debug, Default, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names stand in the raw data, which says its units")]
 pub(super) struct Memory {
     /// VmRSS, kB
     pub(super) resident_kb: u64,
