@@ -1,8 +1,10 @@
 //! The suite: what any server must give, and what any node must make of it.
 
+mod cuts;
+
 use std::{collections::BTreeSet, time::Duration};
 
-use etcd_client::{PutOptions, Txn, TxnOp};
+use etcd_client::PutOptions;
 use flannel_ctl::{
     config::LeaseOptions,
     model::{LeaseValue, Subnet},
@@ -13,7 +15,11 @@ use tokio::{task::JoinSet, time::Instant};
 use crate::{
     lab::{NETWORK, PREFIX, Server},
     node::{Setup, equals, flannel_value, key, stored, stored_at, value},
-    proxy::{Proxy, Weather},
+};
+
+use self::cuts::{
+    a_revoked_lease_is_taken_again_after_a_cut, a_subnet_that_another_took_while_we_were_cut_off_is_given_up,
+    twenty_changes_and_a_compaction_during_a_cut, two_thousand_changes_and_a_compaction_during_a_blackhole,
 };
 
 macro_rules! suite {
@@ -283,92 +289,6 @@ async fn an_own_key_that_was_overwritten_is_regained_and_reported(server: Server
         assert_eq!((now.value(), now.lease()), (before.value(), before.lease()), "after {theft}");
     }
     assert_eq!(node.count(|event| matches!(event, Event::Lost { .. })), 0);
-}
-
-async fn a_subnet_that_another_took_while_we_were_cut_off_is_given_up(server: Server) {
-    let mut client = server.with_network(NETWORK).await;
-    let proxy = Proxy::to(server.port).await;
-    let mut node = Setup::new(crate::lab::config(&[&proxy.url]), "a", "192.0.2.1").run().await;
-    node.until("connected", |node| node.heard.contains(&Event::Connected)).await;
-    let name = node.acquired.key.clone();
-    proxy.set(Weather::Cut);
-    node.until("the cut is noticed", |node| node.count(|e| matches!(e, Event::Disconnected(_))) == 1).await;
-    let lease = stored_at(&mut client, &name).await.unwrap().lease();
-    client.lease_revoke(lease).await.unwrap();
-    let mut thief = Setup::new(server.config(), "b", "192.0.2.2");
-    thief.previous = Some(node.acquired.subnet);
-    let (_source, theirs) = thief.acquire().await;
-    assert_eq!(theirs.key, name);
-    proxy.set(Weather::Fine);
-    let first = node.acquired.subnet;
-    node.until("another subnet", |node| node.own.as_ref().is_some_and(|own| own.subnet != first)).await;
-    let lost = node.heard.iter().position(|event| matches!(event, Event::Lost { subnet, .. } if *subnet == first));
-    let shown = node.heard.iter().rposition(|event| matches!(event, Event::Snapshot(_)));
-    assert!(lost.unwrap() < shown.unwrap(), "fenced before anything else");
-    assert!(stored_at(&mut client, &name).await.unwrap().value_str().unwrap().contains(r#""NodeID":"b""#));
-    assert_eq!(stored(&mut client).await.len(), 2);
-}
-
-async fn a_revoked_lease_is_taken_again_after_a_cut(server: Server) {
-    let mut client = server.with_network(NETWORK).await;
-    let proxy = Proxy::to(server.port).await;
-    let mut node = Setup::new(crate::lab::config(&[&proxy.url]), "a", "192.0.2.1").run().await;
-    node.until("connected", |node| node.heard.contains(&Event::Connected)).await;
-    let name = node.acquired.key.clone();
-    proxy.set(Weather::Cut);
-    node.until("the cut is noticed", |node| node.count(|e| matches!(e, Event::Disconnected(_))) == 1).await;
-    let lease = stored_at(&mut client, &name).await.unwrap().lease();
-    client.lease_revoke(lease).await.unwrap();
-    assert_eq!(stored(&mut client).await.len(), 0);
-    let owns = node.count(|event| matches!(event, Event::Own(_)));
-    proxy.set(Weather::Fine);
-    node.until("our lease is back", |node| node.count(|event| matches!(event, Event::Own(_))) > owns).await;
-    assert_eq!(node.own.as_ref().unwrap().key, name);
-    assert_eq!(node.count(|event| matches!(event, Event::Lost { .. })), 0);
-    let now = stored_at(&mut client, &name).await.unwrap();
-    assert!(now.lease() != lease && now.lease() != 0);
-}
-
-async fn twenty_changes_and_a_compaction_during_a_cut(server: Server) {
-    changes_while(server, Weather::Cut, 20).await;
-}
-
-async fn two_thousand_changes_and_a_compaction_during_a_blackhole(server: Server) {
-    changes_while(server, Weather::Blackhole, 2000).await;
-}
-
-async fn changes_while(server: Server, weather: Weather, count: usize) {
-    let network = r#"{"Network":"10.0.0.0/8","SubnetLen":24,"Backend":{"Type":"vxlan"}}"#;
-    let mut client = server.with_network(network).await;
-    for i in 0..40 {
-        client.put(key(&format!("10.1.{i}.0-24")), flannel_value("192.0.2.3"), None).await.unwrap();
-    }
-    let proxy = Proxy::to(server.port).await;
-    let mut node = Setup::new(crate::lab::config(&[&proxy.url]), "a", "192.0.2.1").run().await;
-    node.until("connected", |node| node.heard.contains(&Event::Connected)).await;
-    proxy.set(weather);
-    for batch in (0..count).collect::<Vec<_>>().chunks(100) {
-        let change = |i: &usize| {
-            let name = key(&format!("10.{}.{}.0-24", 1 + i / 250, i % 250));
-            if i.is_multiple_of(5) {
-                TxnOp::delete(name, None)
-            } else {
-                TxnOp::put(name, flannel_value("192.0.2.4"), None)
-            }
-        };
-        client.txn(Txn::new().and_then(batch.iter().map(change).collect::<Vec<_>>())).await.unwrap();
-    }
-    let revision = client.get("x", None).await.unwrap().header().unwrap().revision();
-    client.compact(revision, None).await.unwrap();
-    node.until("the cut is noticed", |node| node.count(|e| matches!(e, Event::Disconnected(_))) > 0).await;
-    proxy.set(Weather::Fine);
-    let healed = Instant::now();
-    let truth = stored(&mut client).await;
-    node.until("the list is that of the store", |node| equals(&node.leases, &truth)).await;
-    let took = healed.elapsed();
-    // A lost SYN is sent again after a second; the machine may be busy.
-    assert!(took < Duration::from_secs(6), "{took:?}");
-    eprintln!("{count} changes, {weather:?}: complete {took:?} after the heal");
 }
 
 async fn hostile_keys_arrive_by_name_and_bounded(server: Server) {

@@ -67,6 +67,11 @@ enum OneOrMany {
 
 /// Reads JSON or YAML. The error has every problem.
 pub(super) fn parse(text: &[u8]) -> Result<Document, Vec<String>> {
+    // Whoever writes in place empties the file first, and a reader may come just then: that must
+    // not look like a list without nodes, which would withdraw every peer.
+    if text.trim_ascii().is_empty() {
+        return Err(vec!["is empty; while it is being written, what was read before stays in force".into()]);
+    }
     let raw: RawDocument = if text.trim_ascii_start().starts_with(b"{") {
         serde_json::from_slice(text).map_err(|error| vec![error.to_string()])?
     } else {
@@ -216,5 +221,12 @@ nodes:
         assert!(problems[5].starts_with("nodes[5]: unknown field `publicip`"), "{problems:#?}");
         assert_eq!(parse(b"nodes: 7").unwrap_err().len(), 1);
         assert_eq!(parse(b"{").unwrap_err().len(), 1);
+    }
+
+    #[test]
+    fn an_empty_file_is_no_list() {
+        for text in ["", " \n"] {
+            assert!(super::parse(text.as_bytes()).is_err(), "{text:?}");
+        }
     }
 }
