@@ -84,7 +84,7 @@ pub(super) async fn prepare(
         report.node = NodeReport { id: identity.node_id.clone(), name: identity.node_name.clone() }
     });
 
-    let mut source = open(settings)?;
+    let mut source = open(settings, report_tx)?;
     tell(report_tx, |report| report.reason = "waiting for the network config".into());
     let network = source.network().await;
     let uplink = uplink::choose(&settings.uplink, &network)?;
@@ -109,6 +109,7 @@ pub(super) async fn prepare(
     let rules = rules(&facts, &lease, &identity)?;
     tell(report_tx, |report| {
         report.source.connected = true;
+        report.source.detail.clear();
         report.reason = "waiting for the list of leases".into();
         report.datapath = datapath_report(&network, datapath);
     });
@@ -123,10 +124,14 @@ pub(super) fn identity(settings: &Settings, node_id: NodeId) -> Identity {
     Identity { node_id: node_id.to_string(), node_name: settings.node_name.clone().unwrap_or_else(node_id::host_name) }
 }
 
-fn open(settings: &Settings) -> Result<LeaseSource, StartError> {
+fn open(settings: &Settings, report_tx: &watch::Sender<Arc<Report>>) -> Result<LeaseSource, StartError> {
     match &settings.source {
         SourceChoice::Etcd(etcd) => {
-            Ok(LeaseSource::Etcd(Box::new(EtcdSource::new(etcd.clone(), settings.lease.clone()))))
+            let report_tx = report_tx.clone();
+            let source = EtcdSource::new(etcd.clone(), settings.lease.clone()).telling(move |trouble| {
+                tell(&report_tx, |report| report.source.detail = trouble.to_owned());
+            });
+            Ok(LeaseSource::Etcd(Box::new(source)))
         }
         SourceChoice::File(path) => {
             let net_config = settings.net_config_path.exists().then(|| settings.net_config_path.clone());

@@ -108,7 +108,7 @@ async fn a_client_certificate_where_etcd_wants_one() {
     let (_source, lease) = Setup::new(full(&server), "a", "192.0.2.1").acquire().await;
     assert!(lease.key.starts_with("10.5."));
     let text = refusal(with_ca(&server, &dir, "ca.crt")).await;
-    assert!(text.contains("certificate"), "{text}");
+    assert!(text.contains("etcd wants a client certificate that it trusts: give one, in date"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,6 +5,11 @@ use std::{error::Error, fmt};
 use etcd_client::Error as ClientError;
 use tonic::Code;
 
+/// rustls passes the server's word on.
+const ALERT: &str = "received fatal alert";
+/// A TLS connection that broke: the server's process ended, or its machine.
+const UNFINISHED: &str = "without sending TLS close_notify";
+
 /// What was tried, at which endpoint, what was answered, and what usually explains it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdError {
@@ -23,6 +28,8 @@ pub enum Kind {
     Unreachable,
     /// The connection was closed as soon as it was used for the first time.
     Dropped,
+    /// The same over TLS, or said by an alert: etcd does not take us.
+    Rejected,
     /// TLS, or what is needed for it, is wrong.
     Tls,
     /// User, password or rights.
@@ -46,9 +53,10 @@ impl Kind {
         match self {
             Self::Refused => Some("nothing listens there: is etcd running, is the port right"),
             Self::Unreachable => Some("etcd is stopped, overloaded, or a firewall drops the packets"),
-            Self::Dropped => Some(
-                "etcd wants a client certificate that it trusts, or it speaks TLS and the URL says http://, \
-                 or what listens there is no etcd",
+            Self::Dropped => Some("it speaks TLS and the URL says http://, or what listens there is no etcd"),
+            Self::Rejected => Some(
+                "etcd wants a client certificate that it trusts: give one, in date, signed by the CA that etcd was \
+                 started with",
             ),
             Self::Tls => Some(
                 "the CA file must be the one that signed etcd's certificate, the certificate must name this host, \
@@ -94,10 +102,20 @@ impl EtcdError {
     pub(super) fn at_first(self) -> Self {
         let closed = ["closed", "broken pipe", "canceled", "reset"].iter().any(|text| self.answer.contains(text));
         if closed && matches!(self.kind, Kind::Unreachable | Kind::Other) {
-            Self { kind: Kind::Dropped, ..self }
+            let tls = self.endpoint.starts_with("https://");
+            Self { kind: if tls { Kind::Rejected } else { Kind::Dropped }, ..self }
         } else {
             self
         }
+    }
+
+    /// `self` came after `last`, and tells nothing that `last` has not told: in which words a closed
+    /// connection is reported is a matter of chance, and a certificate has expired longer ago each time.
+    pub(super) fn is_no_news_after(&self, last: &Self) -> bool {
+        let closed = matches!(self.kind, Kind::Dropped | Kind::Rejected) && !self.answer.contains(ALERT);
+        let words = |error: &Self| error.answer.replace(|c: char| c.is_ascii_digit(), "");
+        let same_words = self.attempt == last.attempt && words(self) == words(last);
+        (self.kind, &self.endpoint) == (last.kind, &last.endpoint) && (closed || same_words)
     }
 
     pub(super) fn tls(endpoint: &str, attempt: String, answer: String) -> Self {
@@ -142,6 +160,7 @@ fn transport(error: &tonic::transport::Error) -> (String, Kind) {
 /// etcd's own texts (`api/v3rpc/rpctypes/error.go`) say more than its codes.
 fn classify(code: Code, answer: &str) -> Kind {
     let has = |text: &str| answer.contains(text);
+    let refused_by_alert = || has(ALERT) && ["Certificate", "UnknownCA", "AccessDenied"].iter().any(|name| has(name));
     if has("database space exceeded") {
         Kind::NoSpace
     } else if has("requested lease not found") {
@@ -152,6 +171,10 @@ fn classify(code: Code, answer: &str) -> Kind {
         Kind::NoLeader
     } else if has("Connection refused") {
         Kind::Refused
+    } else if has(UNFINISHED) || has("broken pipe") || has("connection reset") || has("Connection reset") {
+        Kind::Unreachable
+    } else if refused_by_alert() {
+        Kind::Rejected
     } else if has("certificate")
         || has("Certificate")
         || has("TLS")
@@ -183,13 +206,56 @@ fn chain(first: &str, mut cause: Option<&(dyn Error + 'static)>) -> String {
     let mut text = first.to_owned();
     while let Some(error) = cause {
         let next = error.to_string();
-        if !next.is_empty() && !text.contains(&next) {
+        // What a server that was killed leaves behind is no matter for its library's manual.
+        let next = next.split(": https://docs.rs/").next().unwrap_or_default();
+        if !next.is_empty() && !text.contains(next) {
             if !text.is_empty() {
                 text.push_str(": ");
             }
-            text.push_str(&next);
+            text.push_str(next);
         }
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(endpoint: &str, answer: &str) -> EtcdError {
+        let kind = classify(Code::Unavailable, answer);
+        EtcdError { endpoint: endpoint.into(), attempt: "read".into(), answer: answer.into(), kind }
+    }
+
+    #[test]
+    fn a_broken_tls_connection_is_no_matter_of_certificates() {
+        let error = answered("https://a", "peer closed connection without sending TLS close_notify");
+        assert_eq!((error.kind, error.at_first().kind), (Kind::Unreachable, Kind::Rejected));
+    }
+
+    #[test]
+    fn whose_certificate_is_refused() {
+        for alert in ["BadCertificate", "CertificateExpired", "CertificateRequired", "UnknownCA"] {
+            assert_eq!(answered("https://a", &format!("received fatal alert: {alert}")).kind, Kind::Rejected);
+        }
+        for ours in ["received fatal alert: ProtocolVersion: tls", "invalid peer certificate: Expired"] {
+            assert_eq!(answered("https://a", ours).kind, Kind::Tls, "{ours}");
+        }
+    }
+
+    #[test]
+    fn the_many_words_for_a_closed_connection_are_said_once() {
+        let closed = answered("https://a", "connection closed").at_first();
+        let broken = answered("https://a", "stream closed because of a broken pipe").at_first();
+        let alert = answered("https://a", "received fatal alert: BadCertificate").at_first();
+        assert!(broken.is_no_news_after(&closed) && closed.is_no_news_after(&alert));
+        assert!(!alert.is_no_news_after(&closed), "the reason is news");
+        assert!(!closed.is_no_news_after(&answered("https://a", "Connection refused")));
+        assert!(!closed.is_no_news_after(&answered("https://b", "connection closed").at_first()));
+        let expired =
+            |ago: u32| answered("https://a", &format!("invalid peer certificate: expired ({ago} seconds ago)"));
+        assert!(expired(12).is_no_news_after(&expired(9)));
+        assert!(!answered("http://a", "x").is_no_news_after(&answered("http://a", "y")));
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{Kind, NoEndpoint, backoff::Backoff};
+use super::{EtcdError, Kind, NoEndpoint, backoff::Backoff};
 use crate::source::{Event, EventSink};
 
 /// A refused connection costs next to nothing, and the end of an outage shall be noticed fast.
@@ -17,41 +17,57 @@ pub(super) struct Health {
     /// `None` until the first word.
     state: Option<State>,
     pub(super) backoff: Backoff,
+    /// Hears what is waited out before anybody takes events; an empty text when it is over.
+    pub(super) early: Option<Box<dyn Fn(&str) + Send + Sync>>,
 }
 
-#[derive(PartialEq, Eq)]
 enum State {
     Up,
-    Down(String),
+    Down { text: String, errors: Vec<EtcdError> },
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { state: None, backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)) }
+        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        Self { state: None, backoff, early: None }
     }
 }
 
 impl Health {
     pub(super) fn up(&mut self, sink: Option<&dyn EventSink>, endpoint: &str) {
         self.backoff.reset();
-        if self.state != Some(State::Up) {
+        if !matches!(self.state, Some(State::Up)) {
             self.state = Some(State::Up);
             info!(endpoint, "connected to etcd");
-            if let Some(sink) = sink {
-                sink.send(Event::Connected);
+            match sink {
+                Some(sink) => drop(sink.send(Event::Connected)),
+                None => self.tell_early(""),
             }
         }
     }
 
-    pub(super) fn down(&mut self, sink: Option<&dyn EventSink>, text: &str) {
-        if !matches!(&self.state, Some(State::Down(last)) if last == text) {
-            self.state = Some(State::Down(text.into()));
-            // Whoever listens says it.
-            if let Some(sink) = sink {
-                sink.send(Event::Disconnected(text.into()));
-            } else {
-                warn!("{text}");
+    /// `errors`: what the text is made of, one per endpoint, if it came from there.
+    pub(super) fn down(&mut self, sink: Option<&dyn EventSink>, text: &str, errors: &[EtcdError]) {
+        if let Some(State::Down { text: last, errors: before }) = &self.state {
+            let told = |(now, last): (&EtcdError, &EtcdError)| now.is_no_news_after(last);
+            let all_told = !errors.is_empty() && errors.len() == before.len() && errors.iter().zip(before).all(told);
+            if last == text || all_told {
+                return;
             }
+        }
+        self.state = Some(State::Down { text: text.into(), errors: errors.to_vec() });
+        // Whoever listens says it.
+        if let Some(sink) = sink {
+            sink.send(Event::Disconnected(text.into()));
+        } else {
+            warn!("{text}");
+            self.tell_early(text);
+        }
+    }
+
+    pub(super) fn tell_early(&self, text: &str) {
+        if let Some(early) = &self.early {
+            early(text);
         }
     }
 

@@ -59,6 +59,13 @@ impl EtcdSource {
         }
     }
 
+    /// `tell` hears what is waited out before [`Self::run`], and an empty text when it is over.
+    #[must_use]
+    pub fn telling(mut self, tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.health.early = Some(Box::new(tell));
+        self
+    }
+
     /// Takes a lease; waits for etcd as long as it takes.
     pub async fn acquire(&mut self, request: LeaseRequest) -> Result<OwnLease, Exhausted> {
         loop {
@@ -92,7 +99,7 @@ impl EtcdSource {
                 Ok(session) => self.session = Some(session),
                 Err(error) => {
                     let wait = self.health.wait(&error, 0);
-                    self.health.down(None, &error.to_string());
+                    self.health.down(None, &error.to_string(), &error.0);
                     tokio::time::sleep(wait).await;
                 }
             }
@@ -100,7 +107,7 @@ impl EtcdSource {
     }
 
     async fn failed(&mut self, error: &EtcdError) {
-        self.health.down(None, &error.to_string());
+        self.health.down(None, &error.to_string(), std::slice::from_ref(error));
         self.session = None;
         self.connector.step();
         tokio::time::sleep(self.health.backoff.next()).await;

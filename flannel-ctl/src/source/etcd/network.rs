@@ -53,6 +53,7 @@ impl EtcdSource {
             };
             if reported.as_ref() != Some(&trouble) {
                 warn!("{trouble}");
+                self.health.tell_early(&trouble);
                 *reported = Some(trouble);
             }
             let changed = async {

@@ -93,12 +93,12 @@ impl Keeper<'_> {
                     Duration::ZERO
                 }
                 End::Etcd(error) => {
-                    self.source.health.down(Some(self.sink), &error.to_string());
+                    self.source.health.down(Some(self.sink), &error.to_string(), std::slice::from_ref(&error));
                     self.source.connector.step();
                     self.source.health.backoff.next()
                 }
                 End::NoEndpoint(error) => {
-                    self.source.health.down(Some(self.sink), &error.to_string());
+                    self.source.health.down(Some(self.sink), &error.to_string(), &error.0);
                     self.source.health.wait(&error, self.view.keys().count())
                 }
             };
@@ -186,7 +186,7 @@ impl Keeper<'_> {
     async fn settle(&mut self, session: &Session) -> Result<(), End> {
         match self.hold.settle(session, &mut self.view, self.sink).await? {
             None => self.source.health.up(Some(self.sink), session.endpoint()),
-            Some(trouble) => self.source.health.down(Some(self.sink), &trouble),
+            Some(trouble) => self.source.health.down(Some(self.sink), &trouble, &[]),
         }
         Ok(())
     }
