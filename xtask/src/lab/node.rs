@@ -25,7 +25,7 @@ const HEALTH_PORT: u16 = 10256;
 /// How the daemon is started, beyond the usual.
 #[derive(Clone, Debug, Default)]
 pub struct Launch {
-    /// More arguments for `flannel-ctl run`, such as `--datapath vxlan`.
+    /// More arguments for `flannel-ctl run`, such as `--datapath vxlan`. `--iface` and its kin replace `--iface eth0`.
     pub args: Vec<String>,
     /// A program and its arguments in front of the daemon, such as `strace -f -o FILE`.
     pub wrapper: Vec<String>,
@@ -124,7 +124,10 @@ impl Node {
         words.push(program);
         let (first, rest) = words.split_first().context("a program to run")?;
         let mut command = self.netns.command(first);
-        command.args(rest).arg("run").args(["--etcd-endpoints", &self.endpoints, "--iface", "eth0", "--ip-masq"]);
+        command.args(rest).arg("run").args(["--etcd-endpoints", &self.endpoints, "--ip-masq"]);
+        if !launch.args.iter().any(|arg| arg.starts_with("--iface")) {
+            command.args(["--iface", "eth0"]);
+        }
         command.arg("--run-dir").arg(self.run_dir()).arg("--state-dir").arg(self.state_dir());
         command.arg("--subnet-file").arg(self.subnet_file());
         command.args([
