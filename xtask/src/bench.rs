@@ -9,8 +9,14 @@ use anyhow::Result;
 use clap::Subcommand;
 use xtask::lab::StoreKind;
 
+use crate::{
+    cargo::{cargo, root, succeed, target},
+    tools::{self, Tool, say},
+};
+
 #[cfg(feature = "bench")]
 mod control;
+mod datapath;
 #[cfg(feature = "bench")]
 mod leases;
 #[cfg(feature = "bench")]
@@ -29,6 +35,8 @@ mod usage;
 pub(crate) enum Bench {
     /// The control plane: from leases in the store to routes in the kernel, and what it costs
     Control(ControlArgs),
+    /// The datapaths side by side: rates, latencies, CPU
+    Datapath(datapath::DatapathArgs),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -59,25 +67,43 @@ pub(crate) struct ControlArgs {
     save: bool,
 }
 
-#[cfg(feature = "bench")]
 pub(crate) fn run(bench: &Bench) -> Result<ExitCode> {
     match bench {
-        Bench::Control(args) => control::run(args),
+        Bench::Control(args) => control(args),
+        Bench::Datapath(args) if cfg!(feature = "bench") || args.this_build => datapath::run(args),
+        Bench::Datapath(args) => {
+            let mut wanted = vec![
+                Tool::Program("ip", "iproute2"),
+                Tool::Program("nft", "nftables"),
+                Tool::Program("iptables", "iptables"),
+                Tool::Program("ethtool", "ethtool"),
+                Tool::Program("iperf3", "iperf3"),
+            ];
+            if args.wants_bpf() {
+                wanted.extend(tools::BPF);
+            }
+            hand_over(&wanted)
+        }
     }
 }
 
+#[cfg(feature = "bench")]
+fn control(args: &ControlArgs) -> Result<ExitCode> {
+    control::run(args)
+}
+
 #[cfg(not(feature = "bench"))]
-pub(crate) fn run(bench: &Bench) -> Result<ExitCode> {
-    use crate::{
-        cargo::{cargo, root, succeed, target},
-        tools::{self, Tool, say},
-    };
-    let Bench::Control(args) = bench;
+fn control(args: &ControlArgs) -> Result<ExitCode> {
     let mut wanted = vec![Tool::Program("ip", "iproute2"), Tool::Program("nft", "nftables")];
     if args.stores.contains(&StoreKind::Etcd) {
         wanted.push(Tool::Program("etcd", "etcd-server"));
     }
-    tools::ensure(&wanted)?;
+    hand_over(&wanted)
+}
+
+/// Builds both programs optimised and runs the same verb there.
+fn hand_over(wanted: &[Tool]) -> Result<ExitCode> {
+    tools::ensure(wanted)?;
     say("building flannel-ctl and the benchmark in release mode");
     // One invocation for both, so that they share their dependencies.
     let build = ["build", "--quiet", "--release", "--package", "flannel-ctl", "--package", "xtask"];

@@ -14,7 +14,6 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// Where cargo builds.
-#[cfg_attr(feature = "bench", expect(dead_code, reason = "only the build that hands over asks"))]
 pub(crate) fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }

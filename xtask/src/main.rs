@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod cargo;
 mod lint;
+mod load;
 mod run;
 mod test;
 mod tidy;
@@ -29,6 +30,9 @@ enum Verb {
     /// Measure
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Load a datapath; `bench datapath` runs this in namespaces
+    #[command(subcommand, hide = true)]
+    Load(load::Load),
     /// Check formatting, lints, documentation, purity, file lengths and dependencies
     Lint(lint::Args),
 }
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Bench(bench) => bench::run(&bench),
+        Verb::Load(load) => load::run(&load),
         Verb::Lint(args) => lint::run(&args),
     };
     outcome.unwrap_or_else(|error| {

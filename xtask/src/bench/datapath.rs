@@ -1,0 +1,94 @@
+//! The datapaths, measured side by side: how fast, at what cost, and by which way.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+mod bars;
+mod chart;
+mod client;
+mod cpu;
+mod document;
+mod measure;
+mod mode;
+mod path;
+mod rounds;
+mod sample;
+mod site;
+mod tables;
+
+use measure::Timing;
+use mode::{Metric, Mode, Wire};
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DatapathArgs {
+    /// Which ways of carrying packets; all of them, unless told otherwise
+    #[arg(long, value_delimiter = ',', value_enum)]
+    modes: Vec<Mode>,
+    /// What joins the nodes
+    #[arg(long, value_delimiter = ',', value_enum, default_values = ["pass", "seg"])]
+    wire: Vec<Wire>,
+    /// Which loads; all of them, unless told otherwise
+    #[arg(long, value_delimiter = ',', value_enum)]
+    metrics: Vec<Metric>,
+    /// How often everything is measured
+    #[arg(long, default_value_t = 10)]
+    rounds: u32,
+    /// How long each run is measured
+    #[arg(long, default_value_t = 10)]
+    seconds: u32,
+    /// How long each run goes on before that
+    #[arg(long, default_value_t = 3)]
+    warmup: u32,
+    /// One round of short runs, disturbed or not: does it work at all?
+    #[arg(long)]
+    quick: bool,
+    /// Cores that others may use before a run counts as disturbed
+    #[arg(long, default_value_t = 0.2)]
+    disturbed_above: f64,
+    /// How often a disturbed run and those that it is compared to are repeated
+    #[arg(long, default_value_t = 2)]
+    repeat: u32,
+    /// What holds the daemons' rules: flannel's own tool by default
+    #[arg(long, default_value = "iptables")]
+    packet_filter: String,
+    /// Shuffles the rounds; the same seed gives the same order
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Write docs/benchmarks/datapath.md, .json and .svg
+    #[arg(long)]
+    save: bool,
+    /// Measure with this build, optimised or not
+    #[arg(long, hide = true)]
+    pub(super) this_build: bool,
+}
+
+impl DatapathArgs {
+    pub(super) fn wants_bpf(&self) -> bool {
+        self.modes().iter().any(|mode| mode.needs_bpf())
+    }
+
+    fn modes(&self) -> Vec<Mode> {
+        if self.modes.is_empty() { Mode::ALL.to_vec() } else { self.modes.clone() }
+    }
+
+    fn metrics(&self) -> Vec<Metric> {
+        if self.metrics.is_empty() { Metric::ALL.to_vec() } else { self.metrics.clone() }
+    }
+}
+
+pub(super) fn run(args: &DatapathArgs) -> Result<ExitCode> {
+    let mut args = args.clone();
+    if args.quick {
+        (args.rounds, args.seconds, args.warmup, args.repeat) = (1, 2, 1, 0);
+        args.disturbed_above = f64::INFINITY;
+    }
+    let timing = Timing { warmup: args.warmup, seconds: args.seconds };
+    let seed = args.seed.unwrap_or_else(rand::random);
+    let outcome = rounds::run(&args, timing, seed)?;
+    println!("\n{}", document::numbers(&outcome));
+    if args.save {
+        document::save(&outcome)?;
+    }
+    Ok(if outcome.samples.iter().any(|sample| sample.void.is_some()) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

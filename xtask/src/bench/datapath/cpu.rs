@@ -1,0 +1,100 @@
+//! Who has used the processors, from /proc/stat.
+
+use std::{fs, time::Instant};
+
+use anyhow::{Context as _, Result};
+
+/// The core of whatever sends, asks and connects.
+pub(super) const CLIENT: usize = 1;
+/// The core of whatever receives and answers.
+pub(super) const SERVER: usize = 2;
+
+/// USER_HZ, the unit of /proc/stat; 100 wherever we run.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// The processors' accounts at one moment.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    at: Instant,
+    cores: Vec<Core>,
+}
+
+/// Ticks since boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Core {
+    /// In the kernel: system, hardware and software interrupts.
+    kernel: u64,
+    /// All that is not idle.
+    busy: u64,
+    /// Taken by the hypervisor.
+    steal: u64,
+}
+
+/// Between two moments.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Usage {
+    pub(super) seconds: f64,
+    /// Seconds in the kernel on client's and server's core.
+    pub(super) kernel: f64,
+    /// What others used, in cores: all that was done on cores that the load does not use, and stolen time.
+    pub(super) foreign: f64,
+}
+
+impl Snapshot {
+    pub(super) fn take() -> Result<Self> {
+        let text = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
+        Ok(Self { at: Instant::now(), cores: cores(&text) })
+    }
+
+    pub(super) fn until(&self, later: &Self) -> Usage {
+        let seconds = (later.at - self.at).as_secs_f64();
+        let (mut kernel, mut foreign) = (0, 0);
+        for (number, (before, after)) in self.cores.iter().zip(&later.cores).enumerate() {
+            foreign += after.steal.saturating_sub(before.steal);
+            if [CLIENT, SERVER].contains(&number) {
+                kernel += after.kernel.saturating_sub(before.kernel);
+            } else {
+                foreign += after.busy.saturating_sub(before.busy);
+            }
+        }
+        let time = |ticks: u64| f64::from(u32::try_from(ticks).unwrap_or(u32::MAX)) / TICKS_PER_SECOND;
+        Usage { seconds, kernel: time(kernel), foreign: time(foreign) / seconds }
+    }
+}
+
+/// `cpuN user nice system idle iowait irq softirq steal ...`
+fn cores(text: &str) -> Vec<Core> {
+    let lines = text.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "));
+    lines
+        .map(|line| {
+            let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
+            match ticks[..] {
+                [user, nice, system, _, _, hard, soft, steal, ..] => {
+                    let kernel = system + hard + soft;
+                    Core { kernel, busy: user + nice + kernel, steal }
+                }
+                _ => Core::default(),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_loads_cores_count_for_it_and_the_others_against_it() {
+        let at = Instant::now();
+        let snapshot = |at, text| Snapshot { at, cores: cores(text) };
+        let before =
+            snapshot(at, "cpu  9 9 9 9\ncpu0 0 0 0 0 0 0 0 0 0 0\ncpu1 5 0 5 0 0 0 5 0 0 0\ncpu2 0 0 0 0 0 0 0 0\n");
+        let after = "cpu  9\ncpu0 20 10 5 900 0 0 5 0 0 0\ncpu1 50 0 105 0 0 0 55 10 0 0\ncpu2 7 7 20 0 9 10 10 0 0 0\nintr 5\n";
+        let usage = before.until(&snapshot(at + Duration::from_secs(2), after));
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        assert!(close(usage.kernel, 1.9), "system, irq and softirq of cores 1 and 2: {usage:?}");
+        assert!(close(usage.foreign, 0.25), "all of core 0 and the stolen time, over 2 s: {usage:?}");
+    }
+}

@@ -1,0 +1,136 @@
+//! The document, the chart and the raw data.
+
+use std::{collections::BTreeMap, fs, process::Command};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use xtask::lab::run;
+
+use super::{
+    chart,
+    cpu::{CLIENT, SERVER},
+    measure::Timing,
+    mode::Mode,
+    rounds::Outcome,
+    sample::Sample,
+    tables,
+};
+use crate::cargo::root;
+
+const METHOD: &str = include_str!("method.md");
+
+#[derive(Serialize)]
+struct Data<'a> {
+    machine: Machine,
+    timing: Timing,
+    rounds: u32,
+    seed: u64,
+    disturbed_above: f64,
+    packet_filter: &'a str,
+    congestion: Option<&'a str>,
+    missing: &'a BTreeMap<Mode, String>,
+    own_counters: &'a [serde_json::Value],
+    samples: &'a [Sample],
+}
+
+#[derive(Serialize)]
+struct Machine {
+    processor: String,
+    processors: usize,
+    kernel: String,
+    iperf3: String,
+    load_average: String,
+}
+
+impl Machine {
+    fn read() -> Result<Self> {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+        let iperf3 = run(Command::new("iperf3").arg("--version"))?;
+        Ok(Self {
+            processor: model.map_or_else(|| "unknown".into(), |(_, name)| name.trim().to_owned()),
+            processors: std::thread::available_parallelism()?.get(),
+            kernel: run(Command::new("uname").arg("-r"))?.trim().to_owned(),
+            iperf3: iperf3.lines().next().unwrap_or_default().to_owned(),
+            load_average: fs::read_to_string("/proc/loadavg")?.split(' ').take(3).collect::<Vec<_>>().join(" "),
+        })
+    }
+}
+
+/// How it went and all tables.
+pub(super) fn numbers(outcome: &Outcome) -> String {
+    let mut text = conduct(outcome) + "\n";
+    for wire in outcome.samples().wires() {
+        text += &tables::wire(outcome.samples(), wire);
+        text.push('\n');
+    }
+    text
+}
+
+/// What was left out, and why.
+fn conduct(outcome: &Outcome) -> String {
+    let Timing { warmup, seconds } = outcome.timing;
+    let count = |which: fn(&Sample) -> bool| outcome.samples.iter().filter(|sample| which(sample)).count();
+    let mut text = format!(
+        "{} rounds of {warmup} s warm-up and {seconds} s measured, seed {}; rules held by {}; TCP streams with {}; client on \
+         core {CLIENT}, server on core {SERVER}. {} runs, {} more repeated because of others' work (more than {} cores), {} left out because \
+         that did not help, {} void.\n",
+        outcome.rounds,
+        outcome.seed,
+        outcome.packet_filter,
+        outcome.congestion.as_deref().unwrap_or("a congestion control that iperf3 does not tell"),
+        outcome.samples.len(),
+        outcome.repeated,
+        outcome.disturbed_above,
+        count(|sample| sample.disturbed),
+        count(|sample| sample.void.is_some()),
+    );
+    let missing = outcome.missing.iter();
+    text.extend(missing.map(|(mode, reason)| format!("\n**Not available: {}**: {reason}\n", mode.title())));
+    let mut void: BTreeMap<Mode, Vec<(&Sample, &str)>> = BTreeMap::new();
+    for sample in &outcome.samples {
+        if let Some(why) = &sample.void {
+            void.entry(sample.mode).or_default().push((sample, why));
+        }
+    }
+    text.extend(void.into_iter().map(|(mode, runs)| {
+        let (first, why) = runs[0];
+        let (metric, wire, round) = (first.metric.title(), first.wire.title(), first.round + 1);
+        let (count, mode) = (runs.len(), mode.title());
+        format!("\n**Void: {count} runs of {mode}**, the first of them {metric}, {wire}, round {round}: {why}\n")
+    }));
+    text
+}
+
+/// Writes `docs/benchmarks/datapath.md`, `.json` and `.svg`.
+pub(super) fn save(outcome: &Outcome) -> Result<()> {
+    let dir = root().join("docs/benchmarks");
+    fs::create_dir_all(&dir).context("creating docs/benchmarks")?;
+    let machine = Machine::read()?;
+    let text = format!(
+        "{METHOD}\n## Conduct\n\n{} processors of model {}, kernel {}, {}; load average at the end {}.\n{}",
+        machine.processors,
+        machine.processor,
+        machine.kernel,
+        machine.iperf3,
+        machine.load_average,
+        numbers(outcome)
+    );
+    let data = Data {
+        machine,
+        timing: outcome.timing,
+        rounds: outcome.rounds,
+        seed: outcome.seed,
+        disturbed_above: outcome.disturbed_above,
+        packet_filter: &outcome.packet_filter,
+        congestion: outcome.congestion.as_deref(),
+        missing: &outcome.missing,
+        own_counters: &outcome.own_counters,
+        samples: &outcome.samples,
+    };
+    fs::write(dir.join("datapath.md"), text.trim_end().to_owned() + "\n")?;
+    fs::write(dir.join("datapath.json"), serde_json::to_string(&data)? + "\n")?;
+    fs::write(dir.join("datapath.svg"), chart::render(outcome.samples()))?;
+    println!("written: docs/benchmarks/datapath.md, .json, .svg");
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! Rounds: every load in every mode, in an order that favours none.
+
+use std::{collections::BTreeMap, fs};
+
+use anyhow::{Context as _, Result, ensure};
+use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use xtask::lab::wait;
+
+use super::{
+    DatapathArgs,
+    measure::{Measured, Timing, measure},
+    mode::{Metric, Mode, SiteKind, Wire},
+    path::Counters,
+    sample::{Sample, Samples},
+    site::Site,
+};
+
+/// All that was measured, and what one has to know about it.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) samples: Vec<Sample>,
+    /// Modes that this build or machine does not have, and why.
+    pub(super) missing: BTreeMap<Mode, String>,
+    pub(super) timing: Timing,
+    pub(super) rounds: u32,
+    pub(super) seed: u64,
+    pub(super) disturbed_above: f64,
+    pub(super) packet_filter: String,
+    /// Repetitions of disturbed runs, which are not among the samples.
+    pub(super) repeated: usize,
+    /// As iperf3 says.
+    pub(super) congestion: Option<String>,
+    /// What the fast path's daemons had counted at the end of each wire, where they count.
+    pub(super) own_counters: Vec<serde_json::Value>,
+}
+
+pub(super) fn run(args: &DatapathArgs, timing: Timing, seed: u64) -> Result<Outcome> {
+    println!("seed {seed}");
+    let outcome = Outcome {
+        samples: Vec::new(),
+        missing: BTreeMap::new(),
+        timing,
+        rounds: args.rounds,
+        seed,
+        disturbed_above: args.disturbed_above,
+        packet_filter: args.packet_filter.clone(),
+        repeated: 0,
+        congestion: None,
+        own_counters: Vec::new(),
+    };
+    let mut bench = Bench { args, random: StdRng::seed_from_u64(seed), outcome };
+    let mut modes = args.modes();
+    for &wire in &args.wire {
+        let sites = bench.build(wire, &mut modes)?;
+        ensure!(!modes.is_empty(), "none of the modes is available");
+        bench.rounds(wire, &modes, &sites)?;
+        for kind in [SiteKind::Ebpf, SiteKind::EbpfOff] {
+            bench.outcome.own_counters.extend(sites.get(&kind).and_then(Site::own_counters).into_iter().flatten());
+        }
+    }
+    Ok(bench.outcome)
+}
+
+struct Bench<'a> {
+    args: &'a DatapathArgs,
+    random: StdRng,
+    outcome: Outcome,
+}
+
+impl Bench<'_> {
+    /// A site for every mode; a mode whose site this build does not have is left out.
+    fn build(&mut self, wire: Wire, modes: &mut Vec<Mode>) -> Result<BTreeMap<SiteKind, Site>> {
+        let mut sites = BTreeMap::new();
+        for mode in modes.clone() {
+            if sites.contains_key(&mode.site()) || self.outcome.missing.contains_key(&mode) {
+                continue;
+            }
+            match Site::build(mode.site(), wire, &self.args.packet_filter) {
+                Ok(site) => drop(sites.insert(mode.site(), site)),
+                Err(error) if mode.needs_bpf() && !wait::interrupted() => {
+                    let reason = shortened(&format!("{error:#}"));
+                    for lost in modes.iter().filter(|other| other.site() == mode.site()) {
+                        println!("SKIPPED: {}: not available: {reason}", lost.title());
+                        self.outcome.missing.insert(*lost, reason.clone());
+                    }
+                }
+                Err(error) => return Err(error.context(format!("building the nodes for {}", mode.title()))),
+            }
+        }
+        modes.retain(|mode| !self.outcome.missing.contains_key(mode));
+        Ok(sites)
+    }
+
+    fn rounds(&mut self, wire: Wire, modes: &[Mode], sites: &BTreeMap<SiteKind, Site>) -> Result<()> {
+        for round in 0..self.args.rounds {
+            let mut metrics = self.args.metrics();
+            metrics.shuffle(&mut self.random);
+            for metric in metrics {
+                self.side_by_side(wire, round, metric, modes, sites)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One load in all modes, right after one another; again if somebody else was at work.
+    fn side_by_side(
+        &mut self,
+        wire: Wire,
+        round: u32,
+        metric: Metric,
+        modes: &[Mode],
+        sites: &BTreeMap<SiteKind, Site>,
+    ) -> Result<()> {
+        let mut modes = modes.to_vec();
+        for attempt in 0..=self.args.repeat {
+            modes.shuffle(&mut self.random);
+            let mut group = Vec::new();
+            for &mode in &modes {
+                let site = sites.get(&mode.site()).context("a mode without nodes")?;
+                group.push(self.sample(site, wire, round, metric, mode)?);
+            }
+            let disturbed = group.iter().any(|sample| sample.foreign > self.args.disturbed_above);
+            if disturbed && attempt < self.args.repeat {
+                self.outcome.repeated += group.len();
+                continue;
+            }
+            group.iter_mut().for_each(|sample| sample.disturbed = disturbed);
+            self.outcome.samples.extend(group);
+            break;
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self, site: &Site, wire: Wire, round: u32, metric: Metric, mode: Mode) -> Result<Sample> {
+        ensure!(!wait::interrupted(), "interrupted");
+        let (values, counters, foreign, void) = match measure(site, mode, metric, self.outcome.timing) {
+            Ok(Measured { values, counters, usage, void, congestion }) => {
+                self.outcome.congestion = congestion.or(self.outcome.congestion.take());
+                (values, counters, usage.foreign, void)
+            }
+            Err(error) => (BTreeMap::new(), Counters::default(), 0.0, Some(format!("{error:#}"))),
+        };
+        let load_average = fs::read_to_string("/proc/loadavg")?.split(' ').next().unwrap_or_default().parse()?;
+        let rate = values.get(&super::mode::Quantity::Rate).copied().unwrap_or(f64::NAN);
+        println!(
+            "{wire:?} {}/{}  {:32} {:24} {rate:>12.2} {:8} others {foreign:.2}{}",
+            round + 1,
+            self.args.rounds,
+            metric.title(),
+            mode.title(),
+            metric.unit(),
+            void.as_deref().map_or_else(String::new, |why| format!("  VOID: {why}")),
+        );
+        let values =
+            values.into_iter().map(|(quantity, value)| (quantity, (value * 1000.0).round() / 1000.0)).collect();
+        let packets = counters.packets();
+        Ok(Sample { wire, round, metric, mode, values, packets, foreign, load_average, disturbed: false, void })
+    }
+}
+
+impl Outcome {
+    pub(super) fn samples(&self) -> Samples<'_> {
+        Samples(&self.samples)
+    }
+}
+
+/// The first line, and the last: what failed, and what the daemon said at the end.
+fn shortened(text: &str) -> String {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default().to_owned();
+    lines.next_back().map_or(first.clone(), |last| format!("{first} {last}"))
+}

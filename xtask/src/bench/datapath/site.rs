@@ -1,0 +1,211 @@
+//! Two nodes with real daemons, a wire between them, a pod on each, and what answers the loads.
+
+use std::{
+    env,
+    net::{IpAddr, Ipv4Addr},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use xtask::lab::{Cluster, Family, Launch, Netns, Node, Process, plain_vxlan, run, wait};
+
+use super::{
+    cpu::SERVER,
+    mode::{Mode, SiteKind, Wire},
+    path::{Counters, NodeTraffic},
+};
+use crate::load::READY;
+
+/// The interface of either node that carries the tunnel. The lab's own `eth0` leads to the store alone.
+const WIRE: &str = "wire0";
+const WIRE_MTU: u32 = 1500;
+/// In all modes, plain routes too: the same segments, whatever carries them.
+const POD_MTU: u32 = 1450;
+/// What the client's node translates to the server's pod.
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+const MESH: Duration = Duration::from_secs(30);
+
+/// A cluster that packets are carried by in one way.
+#[derive(Debug)]
+pub(super) struct Site {
+    /// First, so that they end before their namespaces go.
+    servers: Vec<Process>,
+    cluster: Cluster,
+}
+
+impl SiteKind {
+    /// Namespaces are named after it.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Vxlan => "dpvx",
+            Self::HostGw => "dpgw",
+            Self::Ebpf => "dpbpf",
+            Self::EbpfOff => "dpoff",
+        }
+    }
+
+    fn network(self) -> String {
+        match self {
+            Self::HostGw => r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#.to_owned(),
+            Self::Vxlan | Self::Ebpf | Self::EbpfOff => plain_vxlan(&[Family::V4]),
+        }
+    }
+
+    /// flannel has no guard against strangers, so its stand-ins run without ours. The fast path runs with
+    /// everything on.
+    fn launch(self, packet_filter: &str) -> Launch {
+        let more: &[&str] = match self {
+            Self::Vxlan => &["--datapath", "vxlan", "--peer-guard", "off"],
+            Self::HostGw => &["--peer-guard", "off"],
+            Self::Ebpf | Self::EbpfOff => &["--datapath", "ebpf"],
+        };
+        let everywhere = ["--iface", WIRE, "--packet-filter", packet_filter];
+        Launch { args: more.iter().chain(&everywhere).map(ToString::to_string).collect(), ..Launch::default() }
+    }
+}
+
+impl Site {
+    /// Builds it and waits until every pod reaches every other.
+    pub(super) fn build(kind: SiteKind, wire: Wire, packet_filter: &str) -> Result<Self> {
+        let cluster = Cluster::builder(kind.prefix())
+            .nodes(2)
+            .network(kind.network())
+            .launches(vec![kind.launch(packet_filter)])
+            .prepare()?;
+        join(cluster.node(1).netns(), cluster.node(2).netns(), wire)?;
+        cluster.bring_up()?;
+        let mut site = Self { servers: Vec::new(), cluster };
+        for node in site.cluster.nodes() {
+            node.netns().ip(&format!("link set cni0 mtu {POD_MTU}\nlink set veth0 mtu {POD_MTU}\n"))?;
+            node.pod().netns().ip(&format!("link set eth0 mtu {POD_MTU}\n"))?;
+            // A table of ended connections that fills up would be measured, not the datapath.
+            node.netns().sysctl(&[("netfilter/nf_conntrack_tcp_timeout_time_wait", "5")])?;
+        }
+        site.offer_service()?;
+        if kind == SiteKind::EbpfOff {
+            site.cluster.nodes().iter().try_for_each(switch_off)?;
+        }
+        let mesh = site.cluster.wait_mesh(MESH)?;
+        ensure!(mesh.whole(), "pods do not reach each other: {mesh}");
+        site.servers = site.serve()?;
+        Ok(site)
+    }
+
+    /// Where clients of this mode run.
+    pub(super) fn client(&self, mode: Mode) -> &Netns {
+        end(self.cluster.node(1), mode)
+    }
+
+    /// Where servers of this mode run.
+    pub(super) fn server(&self, mode: Mode) -> &Netns {
+        end(self.cluster.node(2), mode)
+    }
+
+    /// What servers of this mode listen at.
+    pub(super) fn server_address(&self, mode: Mode) -> Result<IpAddr> {
+        if mode == Mode::Host {
+            return Ok(wire_address(2).into());
+        }
+        self.cluster.node(2).pod().address(Family::V4).context("the server's pod has no address")
+    }
+
+    /// What clients of this mode talk to.
+    pub(super) fn target(&self, mode: Mode) -> Result<IpAddr> {
+        if mode.is_service() { Ok(SERVICE.into()) } else { self.server_address(mode) }
+    }
+
+    pub(super) fn counters(&self) -> Result<Counters> {
+        let of = |node: &Node| NodeTraffic::read(node.netns(), node.pod().netns(), WIRE);
+        Ok(Counters { client: of(self.cluster.node(1))?, server: of(self.cluster.node(2))? })
+    }
+
+    /// What the daemons have counted themselves: `flannel-ctl counters`, where the datapath has any.
+    pub(super) fn own_counters(&self) -> Option<Vec<serde_json::Value>> {
+        let of = |node: &Node| serde_json::from_str(&node.ctl(&["counters", "--output", "json"]).ok()?).ok();
+        self.cluster.nodes().iter().map(of).collect()
+    }
+
+    /// As kube-proxy translates a ClusterIP on the client's node.
+    fn offer_service(&self) -> Result<()> {
+        let pod = self.server_address(Mode::Vxlan)?;
+        for rule in [
+            "add table ip service".to_owned(),
+            "add chain ip service prerouting { type nat hook prerouting priority -100 ; }".to_owned(),
+            format!("add rule ip service prerouting ip daddr {SERVICE} dnat to {pod}"),
+        ] {
+            run(self.cluster.node(1).netns().command("nft").args(rule.split(' ')))?;
+        }
+        Ok(())
+    }
+
+    /// In the server's pod, and on its node.
+    fn serve(&self) -> Result<Vec<Process>> {
+        let mut servers = Vec::new();
+        for mode in [Mode::Vxlan, Mode::Host] {
+            let (netns, address) = (self.server(mode), self.server_address(mode)?.to_string());
+            let program = env::current_exe().context("finding this program")?;
+            let mut answering = pinned(netns, SERVER);
+            answering.arg(program).args(["load", "serve", &address]);
+            servers.push(self.start("load", READY, &mut answering, netns)?);
+            let mut iperf = pinned(netns, SERVER);
+            iperf.args(["iperf3", "--server", "--bind", &address, "--forceflush"]);
+            servers.push(self.start("iperf3", "Server listening", &mut iperf, netns)?);
+        }
+        Ok(servers)
+    }
+
+    fn start(&self, name: &str, up: &str, command: &mut Command, netns: &Netns) -> Result<Process> {
+        let log = self.cluster.dir().join(format!("{name}-{}.log", netns.name()));
+        let mut process = Process::spawn(format!("{name} in {}", netns.name()), command, &log)?;
+        let ended = wait::until(&format!("{name} in {} to listen", netns.name()), wait::SHORT, || {
+            if process.log().contains(up) {
+                return Some(None);
+            }
+            process.ended().ok().flatten().map(Some)
+        })?;
+        match ended {
+            None => Ok(process),
+            Some(status) => bail!("{name} in {}: {status}: {}", netns.name(), process.log().trim()),
+        }
+    }
+}
+
+/// Leaves the fast path's programs attached and has them hand every packet to the kernel.
+///
+/// The one place to fill in when there is a switch for it.
+fn switch_off(node: &Node) -> Result<()> {
+    bail!(
+        "node {}: this version of flannel-ctl has no switch that leaves the fast path attached and off",
+        node.number()
+    )
+}
+
+/// A command inside a namespace that stays on one core.
+pub(super) fn pinned(netns: &Netns, core: usize) -> Command {
+    let mut command = netns.command("taskset");
+    command.args(["--cpu-list", &core.to_string()]);
+    command
+}
+
+fn end(node: &Node, mode: Mode) -> &Netns {
+    if mode == Mode::Host { node.netns() } else { node.pod().netns() }
+}
+
+fn wire_address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(172, 31, 255, number)
+}
+
+/// A veth pair, both ends alike.
+fn join(first: &Netns, second: &Netns, wire: Wire) -> Result<()> {
+    let mtu = WIRE_MTU;
+    first.ip(&format!("link add {WIRE} mtu {mtu} type veth peer name {WIRE} mtu {mtu} netns {}\n", second.name()))?;
+    for (netns, number) in [(first, 1), (second, 2)] {
+        netns.ip(&format!("address add {}/24 dev {WIRE}\nlink set {WIRE} up\n", wire_address(number)))?;
+        if !wire.offloads().is_empty() {
+            run(netns.command("ethtool").args(["-K", WIRE]).args(wire.offloads()))?;
+        }
+    }
+    first.settle(WIRE)?;
+    second.settle(WIRE)
+}

@@ -1,0 +1,112 @@
+//! Datagrams by the batch: what one core can send, and what of it is received unchanged.
+
+use std::{
+    io::{IoSlice, IoSliceMut},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    os::fd::AsRawFd as _,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    errno::Errno,
+    sys::socket::{ControlMessage, MsgFlags, MultiHeaders, recvmmsg, sendmmsg, setsockopt, sockopt},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Datagrams, MEASURING, Port, READY, say};
+
+/// Datagrams to a system call.
+const BATCH: usize = 64;
+/// Room for what comes while the receiver is not scheduled.
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// The receiver gives up when nothing comes for so long.
+const SILENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Received {
+    pub(crate) count: u64,
+    /// Per second.
+    pub(crate) rate: f64,
+    /// Datagrams that were not what the sender sends.
+    pub(crate) garbled: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Sent {
+    /// Per second, warm-up included.
+    pub(crate) rate: f64,
+}
+
+/// Sends as fast as the system calls return, until a little after the receiver is done.
+pub(super) fn send(datagrams: &Datagrams) -> Result<Sent> {
+    let any: IpAddr =
+        if datagrams.address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).context("binding a UDP socket")?;
+    socket.connect(Port::Packets.of(datagrams.address))?;
+    let payload = payload(datagrams.size);
+    let slices = vec![[IoSlice::new(&payload)]; BATCH];
+    let mut headers = MultiHeaders::<()>::preallocate(BATCH, None);
+    let start = Instant::now();
+    let (_, end) = datagrams.window.from(start);
+    let end = end + Duration::from_millis(50);
+    let mut sent = 0_u64;
+    while Instant::now() < end {
+        let no_control: [ControlMessage<'_>; 0] = [];
+        match sendmmsg(socket.as_raw_fd(), &mut headers, &slices, [None::<()>; BATCH], no_control, MsgFlags::empty()) {
+            Ok(results) => sent += results.count() as u64,
+            Err(Errno::ENOBUFS | Errno::EINTR) => {}
+            Err(error) => return Err(error).with_context(|| format!("sending to {}", datagrams.address)),
+        }
+    }
+    Ok(Sent { rate: per_second(sent, start.elapsed().as_secs_f64()) })
+}
+
+/// Counts from the first datagram's time on.
+pub(super) fn receive(datagrams: &Datagrams) -> Result<Received> {
+    let at = Port::Packets.of(datagrams.address);
+    let socket = UdpSocket::bind(at).with_context(|| format!("binding {at}"))?;
+    setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).context("enlarging the receive buffer")?;
+    socket.set_read_timeout(Some(SILENCE))?;
+    let expected = payload(datagrams.size);
+    let mut buffers = vec![vec![0; datagrams.size + 1]; BATCH];
+    let mut headers = MultiHeaders::<()>::preallocate(BATCH, None);
+    let mut window = None;
+    let (mut count, mut garbled, mut told) = (0, 0, false);
+    say(READY)?;
+    loop {
+        let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
+        let flags = MsgFlags::MSG_WAITFORONE;
+        let lengths: Vec<usize> = match recvmmsg(socket.as_raw_fd(), &mut headers, &mut slices, flags, None) {
+            Ok(results) => results.map(|message| message.bytes).collect(),
+            Err(Errno::EINTR) => continue,
+            Err(Errno::EAGAIN) => bail!("no datagram for {} s", SILENCE.as_secs()),
+            Err(error) => return Err(error).context("receiving"),
+        };
+        let now = Instant::now();
+        let (begin, end) = *window.get_or_insert_with(|| datagrams.window.from(now));
+        if now >= end {
+            break;
+        }
+        let good = lengths.iter().zip(&buffers).filter(|(length, buffer)| buffer[..**length] == expected).count();
+        garbled += (lengths.len() - good) as u64;
+        if now >= begin {
+            count += good as u64;
+            if !told {
+                say(MEASURING)?;
+                told = true;
+            }
+        }
+    }
+    ensure!(told, "the datagrams stopped coming during the warm-up");
+    Ok(Received { count, rate: per_second(count, datagrams.window.seconds), garbled })
+}
+
+fn payload(size: usize) -> Vec<u8> {
+    (0..size).map(|at| u8::try_from((at * 167 + 13) % 251).unwrap_or_default()).collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of what fits into seconds")]
+fn per_second(count: u64, seconds: f64) -> f64 {
+    count as f64 / seconds
+}
