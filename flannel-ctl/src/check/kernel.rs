@@ -161,9 +161,19 @@ fn try_all(settings: &Settings, network: &Network) -> Vec<Finding> {
         Flavour::Iptables(variant) => variant.name().to_owned(),
         Flavour::None => "none".to_owned(),
     };
-    findings.push(match put(&mut kernel, Key::Filter, Object::Filter(Box::new(policy))) {
-        Ok(()) => Finding::ok("packet filter", format!("{name}: {why}; our rules load")),
-        Err(error) => Finding::fail("packet filter", format!("{name}: {error}"), "install the nftables package"),
+    findings.push(match (put(&mut kernel, Key::Filter, Object::Filter(Box::new(policy))), flavour) {
+        (Ok(()), Flavour::None) => Finding::warn(
+            "packet filter",
+            format!("none: {why}; the node starts all the same, without what the lines below name"),
+            "install the nftables package",
+        ),
+        (Ok(()), _) => Finding::ok("packet filter", format!("{name}: {why}; our rules load")),
+        (Err(error), Flavour::None) => Finding::fail(
+            "packet filter",
+            format!("none: {error}; with --ip-masq the node never becomes ready like that"),
+            "install the nftables package, or run without --ip-masq",
+        ),
+        (Err(error), _) => Finding::fail("packet filter", format!("{name}: {error}"), "install the nftables package"),
     });
     findings
 }

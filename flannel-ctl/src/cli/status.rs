@@ -90,7 +90,8 @@ fn render(report: &Report, now: u64) -> String {
     let convergence = report.last_convergence_ms.map(|ms| format!("last change took {ms:.1} ms")).unwrap_or_default();
     line("kernel", joined([objects, convergence]));
     if report.counters.guard_drops > 0 {
-        line("guard", format!("{} tunnel packets refused", report.counters.guard_drops));
+        let read = report.filter.read_unix.map(|at| format!("counted {} ago", age(at, now))).unwrap_or_default();
+        line("guard", joined([format!("{} tunnel packets refused", report.counters.guard_drops), read]));
     }
 
     let mut text = table.render();

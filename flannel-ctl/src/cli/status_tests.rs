@@ -61,6 +61,8 @@ fn ailing() -> Report {
     report.source.connected = false;
     report.source.detail = "https://192.0.2.9:2379: connection refused".into();
     report.peers = PeerCounts { total: 2, programmed: 1, refused: 101 };
+    report.counters.guard_drops = 3;
+    report.filter.read_unix = Some(NOW - 8);
     report.kernel.failing_total = 1;
     report.kernel.failing = vec![FailingObject {
         object: "route 10.5.1.0/24".into(),

@@ -8,6 +8,7 @@ pub mod cleanup;
 mod error;
 mod former;
 mod heap;
+mod listen;
 mod node;
 mod prepare;
 pub mod preview;
@@ -30,12 +31,7 @@ pub use error::StartError;
 use self::node::Node;
 use crate::{
     config::Settings,
-    kernel::{
-        Notice,
-        filter::{Listener, Own},
-        linux::LinuxKernel,
-        monitor,
-    },
+    kernel::{Notice, linux::LinuxKernel},
     reconcile::{Agent, Start, Wake},
     serve::{HealthServer, Heartbeat, Readiness, Report, ReportHandle, StatusSocket, notify},
     source::{Event, EventSink},
@@ -95,7 +91,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let values_tx = watch::Sender::new(prepared.lease.value.clone());
     let (shutdown_tx, shutdown_rx) = watch::channel(false);
     let source = tokio::spawn(prepared.source.run(SourceWakes(wake_tx.clone()), values_tx.subscribe(), shutdown_rx));
-    listen_to_kernel(&wake_tx, &prepared.kernel, prepared.own)?;
+    let mut threads = listen::listen(&wake_tx, &prepared.kernel, prepared.own)?;
     tokio::spawn(former::remove_once_ready(
         readiness.clone(),
         settings.paths.state_dir.clone(),
@@ -118,10 +114,12 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
         .name("reconcile".into())
         .spawn(move || Agent::<LinuxKernel, Node>::new(kernel, node, start).run(&wake_rx))
         .map_err(StartError::Thread)?;
+    // The listeners end when it does, so it comes first.
+    threads.insert(0, ("reconcile loop", agent));
 
     let ended = tokio::select! {
         () = stop.asked() => None,
-        name = died(&agent) => Some(name),
+        name = died(&threads) => Some(name),
     };
     notify::stopping();
     tracing::info!("stopping; the datapath stays in place and carries packets");
@@ -147,18 +145,6 @@ fn report_handle(
     })
 }
 
-/// Notices of the kernel and of its packet filter, each from a thread of its own.
-fn listen_to_kernel(wake_tx: &mpsc::Sender<Wake<Notice>>, kernel: &LinuxKernel, own: Own) -> Result<(), StartError> {
-    let notices = wake_tx.clone();
-    monitor::spawn(kernel.port(), move |notice| notices.send(Wake::Kernel(notice)).is_ok())?;
-    let filter = wake_tx.clone();
-    if let Err(error) = Listener::start(own, move || filter.send(Wake::Filter).is_ok()) {
-        // A kernel without nf_tables: rules are then looked at with every sweep.
-        tracing::warn!(%error, "no notices of packet filter changes; looking at them every 10 s");
-    }
-    Ok(())
-}
-
 /// Until the loop runs, waiting for the store is what being alive looks like.
 async fn beat_while_waiting(heartbeat: Heartbeat, readiness: Readiness) {
     let mut tick = tokio::time::interval(Heartbeat::LIMIT / 4);
@@ -174,13 +160,13 @@ async fn report_end(what: &'static str, server: impl Future<Output = std::io::Re
     }
 }
 
-/// Completes if the loop ends without having been asked to: a bug, and nothing to go on without.
-async fn died(agent: &thread::JoinHandle<()>) -> &'static str {
+/// Completes if one of them ends without having been asked to: a bug, and nothing to go on without.
+async fn died(threads: &[(&'static str, thread::JoinHandle<()>)]) -> &'static str {
     let mut tick = tokio::time::interval(std::time::Duration::from_secs(1));
     loop {
         tick.tick().await;
-        if agent.is_finished() {
-            return "reconcile loop";
+        if let Some((name, _)) = threads.iter().find(|(_, thread)| thread.is_finished()) {
+            return name;
         }
     }
 }

@@ -241,8 +241,9 @@ impl Preview {
         kernel.set_facts(world.facts());
         let asked = world.unknown_on_link();
         if !asked.is_empty() {
-            let answers = kernel.on_link(&asked)?;
-            world.set_on_link(asked.into_iter().zip(answers).collect());
+            let answers = asked.iter().copied().zip(kernel.on_link(&asked));
+            let answers: Result<_, _> = answers.map(|(ip, answer)| Ok((ip, answer?))).collect();
+            world.set_on_link(answers.map_err(StartError::Kernel)?);
         }
         let observed = kernel.observe(world.wanted())?;
         world.observe(observed);

@@ -23,6 +23,10 @@ pub struct FakeKernel {
     /// Puts of these keys are refused.
     pub refuse: BTreeSet<Key>,
     pub on_link: BTreeMap<IpAddr, bool>,
+    /// Questions after these fail.
+    pub unanswerable: BTreeSet<IpAddr>,
+    /// Addresses asked after.
+    pub lookups: usize,
     pub applied: Vec<Op>,
     pub observations: usize,
 }
@@ -115,8 +119,16 @@ impl Kernel for FakeKernel {
         FilterReport::default()
     }
 
-    fn on_link(&mut self, addresses: &[IpAddr]) -> Result<Vec<bool>, KernelError> {
-        Ok(addresses.iter().map(|ip| self.on_link.get(ip).copied().unwrap_or(false)).collect())
+    fn on_link(&mut self, addresses: &[IpAddr]) -> Vec<Result<bool, KernelError>> {
+        self.lookups += addresses.len();
+        let answer = |ip: &IpAddr| {
+            if self.unanswerable.contains(ip) {
+                let attempt = format!("look up the route to {ip}");
+                return Err(KernelError { attempt, answer: "refused".into(), hint: None, errno: 1 });
+            }
+            Ok(self.on_link.get(ip).copied().unwrap_or(false))
+        };
+        addresses.iter().map(answer).collect()
     }
 }
 

@@ -139,7 +139,7 @@ impl Links {
 
 /// Which addresses are reached through `uplink` without a gateway. An address without a route
 /// is not.
-pub(super) fn on_link(socket: &mut Socket, uplink: u32, addresses: &[IpAddr]) -> Result<Vec<bool>, KernelError> {
+pub(super) fn on_link(socket: &mut Socket, uplink: u32, addresses: &[IpAddr]) -> Vec<Result<bool, KernelError>> {
     let mut questions: Vec<_> = addresses.iter().map(|ip| route::lookup(*ip)).collect();
     let answers = socket.ask(&mut questions, Entry::read);
     let judged = addresses.iter().zip(answers).map(|(ip, answer)| match answer {

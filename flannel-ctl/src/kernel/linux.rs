@@ -136,6 +136,12 @@ impl Kernel for LinuxKernel {
         self.meaning_of(&notice)
     }
 
+    fn begin_pass(&mut self) {
+        if let Some(filter) = &mut self.filter {
+            filter.begin_pass();
+        }
+    }
+
     fn observe(&mut self, wanted: &State) -> Result<State, KernelError> {
         self.observe_all(wanted)
     }
@@ -148,7 +154,7 @@ impl Kernel for LinuxKernel {
         self.filter.as_mut().map(|filter| filter.report(wanted)).unwrap_or_default()
     }
 
-    fn on_link(&mut self, addresses: &[IpAddr]) -> Result<Vec<bool>, KernelError> {
+    fn on_link(&mut self, addresses: &[IpAddr]) -> Vec<Result<bool, KernelError>> {
         links::on_link(&mut self.socket, self.scope.uplink, addresses)
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     serve::report::FilterReport,
 };
 
+mod attend;
 pub mod filter;
 pub mod links;
 pub mod linux;
@@ -33,6 +34,9 @@ pub trait Kernel {
     /// What a notice means for us.
     fn interpret(&mut self, notice: Self::Notice) -> Interpretation;
 
+    /// A pass of the loop begins: what may take long in it is counted from now.
+    fn begin_pass(&mut self) {}
+
     /// Reads everything that is ours, or that we would take over from flannel. Objects of
     /// others do not appear. `wanted` lets the packet filter answer "is exactly this in force?".
     fn observe(&mut self, wanted: &State) -> Result<State, KernelError>;
@@ -44,13 +48,16 @@ pub trait Kernel {
     /// Which packet filter is at work, what it cannot do, and what it counts.
     fn filter_report(&mut self, wanted: &State) -> FilterReport;
 
-    /// Which of these addresses are reached through the uplink without a gateway.
-    fn on_link(&mut self, addresses: &[IpAddr]) -> Result<Vec<bool>, KernelError>;
+    /// Which of these addresses are reached through the uplink without a gateway; one answer each.
+    fn on_link(&mut self, addresses: &[IpAddr]) -> Vec<Result<bool, KernelError>>;
 }
 
 /// Whatever carries out the packet filter's share of the state: [`Key::Filter`] and
 /// [`Key::Guard`].
 pub trait PacketFilter: Send {
+    /// A pass of the loop begins: its tools have a bounded time in it together.
+    fn begin_pass(&mut self) {}
+
     /// Adds what is in force to `out`. `wanted` is there because rules are easier to compare
     /// with a text than to read back.
     fn observe(&mut self, wanted: &State, out: &mut State) -> Result<(), KernelError>;
@@ -90,6 +97,8 @@ pub enum Notice {
     },
     /// Notices were lost.
     Overflow,
+    /// None will come, for this reason, until [`Notice::Overflow`] says that they do again.
+    Deaf(String),
 }
 
 /// What a [`Notice`] means for us.

@@ -7,6 +7,7 @@ use nix::{errno::Errno, libc};
 
 use super::{
     KernelError, Notice,
+    attend::{self, Hearing, attend},
     linux::explain,
     netlink::{
         address::Address,
@@ -27,7 +28,7 @@ const NEXTHOP_GROUP: u32 = 32;
 const RECEIVE_BUFFER: usize = 32 << 20;
 
 /// Subscribes now, then tells `each` of every notice from a thread of its own, until that
-/// returns `false`. `ignore`: the port of the socket whose own doings are not worth telling
+/// returns `false`. A socket that fails is replaced by another. `ignore`: the port of the socket whose own doings are not worth telling
 /// ([`super::linux::LinuxKernel::port`]); 0 is none.
 pub fn spawn(
     ignore: u32,
@@ -35,7 +36,10 @@ pub fn spawn(
 ) -> Result<thread::JoinHandle<()>, KernelError> {
     let attempt = |refusal: Refusal| explain("subscribe to the kernel's notices", &refusal, None);
     let socket = subscribe(ignore).map_err(attempt)?;
-    let spawned = thread::Builder::new().name("notices".into()).spawn(move || listen(&socket, ignore, each));
+    let open = move || subscribe(ignore).map_err(|refusal| attempt(refusal).to_string());
+    let listen = move |socket: &Socket, each: &mut _| listen(socket, ignore, each);
+    let work = move || attend(socket, each, open, listen, tell, attend::PAUSE);
+    let spawned = thread::Builder::new().name("notices".into()).spawn(work);
     spawned.map_err(|error| attempt(error.into()))
 }
 
@@ -59,7 +63,15 @@ fn subscribe(ignore: u32) -> Result<Socket, Refusal> {
     Ok(socket)
 }
 
-fn listen(socket: &Socket, ignore: u32, mut each: impl FnMut(Notice) -> bool) {
+fn tell(each: &mut impl FnMut(Notice) -> bool, hearing: Hearing) -> bool {
+    match hearing {
+        Hearing::Deaf(why) => each(Notice::Deaf(why)),
+        Hearing::Again => each(Notice::Overflow),
+    }
+}
+
+/// Until nobody cares any more, or something that the kernel does not document happens.
+fn listen(socket: &Socket, ignore: u32, each: &mut impl FnMut(Notice) -> bool) -> Option<io::Error> {
     let mut buffer = Vec::with_capacity(64 << 10);
     loop {
         buffer.clear();
@@ -72,21 +84,17 @@ fn listen(socket: &Socket, ignore: u32, mut each: impl FnMut(Notice) -> bool) {
                     if let Some(notice) = read(&message)
                         && !each(notice)
                     {
-                        return;
+                        return None;
                     }
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                 if !each(Notice::Overflow) {
-                    return;
+                    return None;
                 }
             }
-            Err(error) => {
-                // Nothing that the kernel documents; the periodic look still mends.
-                tracing::error!(%error, "no more notices from the kernel");
-                return;
-            }
+            Err(error) => return Some(error),
         }
     }
 }

@@ -8,10 +8,13 @@
 
 mod around;
 mod events;
+mod publish;
 #[cfg(test)]
 mod tests;
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
@@ -21,9 +24,10 @@ use rand::Rng;
 use tokio::sync::watch;
 
 use super::{
-    Retries, World,
+    Inbox, Retries, World,
     host::Host,
     reporting::{self, Memory},
+    vital,
 };
 use crate::{
     kernel::{Interpretation, Kernel, KernelError},
@@ -39,11 +43,22 @@ use crate::{
 pub enum Wake<N> {
     Source(Event),
     /// The kernel said something.
-    Kernel(N),
+    Kernel(Inbox<N>),
     /// The packet filter's tables were touched.
-    Filter,
+    Filter(Inbox<()>),
+    /// Nothing is heard with this ear any more, and why; `None`: it hears again.
+    Deaf(Ear, Option<String>),
     Question(Question),
     Stop,
+}
+
+/// What listens to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ear {
+    /// To its tables: links, routes, neighbours.
+    Kernel,
+    /// To its packet filter.
+    Filter,
 }
 
 /// A full look at the kernel at least this often, for what sent no notice.
@@ -76,6 +91,10 @@ pub struct Agent<K: Kernel, H: Host> {
     /// Facts changed and have not been published yet.
     unpublished: bool,
     filter: FilterReport,
+    /// Peers that could not be looked up; asked after again with the next look around.
+    unanswered: BTreeSet<IpAddr>,
+    /// [`vital::GRACE`], except in tests.
+    grace: Duration,
 }
 
 /// Times, since the start, at which something has to happen.
@@ -86,6 +105,8 @@ struct Due {
     observe: Option<(Duration, &'static str)>,
     surroundings: Option<Duration>,
     publish: Option<Duration>,
+    /// IPv6 has been waited for long enough then.
+    grace: Option<Duration>,
     filter: Duration,
 }
 
@@ -102,7 +123,7 @@ pub struct Start {
     pub ready: Vec<ReadyGuard>,
 }
 
-impl<K: Kernel, H: Host> Agent<K, H> {
+impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
     pub fn new(mut kernel: K, host: H, start: Start) -> Self {
         kernel.set_facts(&start.facts);
         Self {
@@ -119,6 +140,8 @@ impl<K: Kernel, H: Host> Agent<K, H> {
             due: Due { observe: Some((Duration::ZERO, "start")), ..Due::default() },
             unpublished: true,
             filter: FilterReport::default(),
+            unanswered: BTreeSet::new(),
+            grace: vital::GRACE,
         }
     }
 
@@ -151,6 +174,7 @@ impl<K: Kernel, H: Host> Agent<K, H> {
             self.due.observe.map(|(at, _)| at),
             self.due.surroundings,
             self.due.publish,
+            self.due.grace,
             self.retries.next(),
         ];
         times.into_iter().flatten().min().unwrap_or(SWEEP).saturating_sub(self.now())
@@ -159,8 +183,16 @@ impl<K: Kernel, H: Host> Agent<K, H> {
     fn take(&mut self, wake: Wake<K::Notice>) {
         match wake {
             Wake::Source(event) => self.event(event),
-            Wake::Kernel(notice) => self.notice(notice),
-            Wake::Filter => self.observe_after(FILTER_SETTLES, "the packet filter was touched"),
+            Wake::Kernel(inbox) => inbox.take().into_iter().for_each(|notice| self.notice(notice)),
+            Wake::Filter(inbox) => {
+                inbox.take();
+                self.observe_after(FILTER_SETTLES, "the packet filter was touched");
+            }
+            Wake::Deaf(ear, problem) => {
+                self.memory.deaf(ear, problem);
+                // What happened meanwhile was not heard.
+                self.observe_after(Duration::ZERO, "the kernel's notices broke off");
+            }
             Wake::Question(Question::Peers(answer_tx)) => {
                 // Whoever asked may have gone: then nobody misses the answer.
                 drop(answer_tx.send(reporting::peers(&self.world, &self.retries)));
@@ -198,6 +230,7 @@ impl<K: Kernel, H: Host> Agent<K, H> {
     fn pass(&mut self) {
         self.heartbeat.beat(Instant::now());
         let begun = self.now();
+        self.kernel.begin_pass();
         if self.due.surroundings.is_some_and(|at| at <= begun) {
             self.due.surroundings = None;
             self.look_around();
@@ -286,7 +319,7 @@ impl<K: Kernel, H: Host> Agent<K, H> {
         self.memory.applied(ops.len() - failed, now.saturating_sub(begun));
         tracing::debug!(changes = ops.len(), failed, took = ?now.saturating_sub(begun), "pass");
         if let Some(error) = first_error {
-            tracing::error!(error, failed, "kernel changes failed; each is tried again on its own");
+            self.memory.changes_failed(&error, failed);
         }
         // A device that came or was remade may differ from what was asked (udev, limits), and
         // what is believed of a failed object may be wrong: both deserve another look.
@@ -298,45 +331,13 @@ impl<K: Kernel, H: Host> Agent<K, H> {
         }
     }
 
-    /// Tells the outside (the lease, subnet.env) what changed, once our own part is in place.
-    fn publish(&mut self) {
-        let now = self.now();
-        // A knob that cannot be turned (a read-only /proc/sys) and something old that does not go
-        // are told of, but keep no pod from starting.
-        let vital = |key: &Key| {
-            !matches!(key, Key::Setting(..))
-                && self.world.wanted().contains_key(key)
-                && self.world.roster().peer_of(key).is_none()
-        };
-        let own_part_fails = self.retries.iter().any(|(key, _)| vital(key));
-        if self.world.is_fenced() || own_part_fails || self.memory.observe_problem.is_some() {
-            return;
-        }
-        if self.unpublished && self.due.publish.is_none_or(|at| at <= now) {
-            self.due.publish = None;
-            match self.host.publish(self.world.facts()) {
-                Ok(()) => {
-                    self.unpublished = false;
-                    self.memory.publish_problem = None;
-                }
-                Err(problem) => {
-                    tracing::error!(problem, "cannot publish; trying again in a second");
-                    self.memory.publish_problem = Some(problem);
-                    self.due.publish = Some(now + Duration::from_secs(1));
-                }
-            }
-        }
-        if !self.unpublished && self.world.is_complete() {
-            self.ready.clear();
-        }
-    }
-
     /// Its counters cost a question each, so they are not asked for at every pass of a storm.
     fn look_at_filter(&mut self) {
         let now = self.now();
         if self.due.filter <= now {
             self.due.filter = now + FILTER_REPORT;
             self.filter = self.kernel.filter_report(self.world.wanted());
+            self.filter.read_unix = Some(reporting::unix_now());
         }
     }
 

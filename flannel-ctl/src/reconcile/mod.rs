@@ -1,12 +1,16 @@
 //! The loop that keeps kernel state true: see `docs/architecture.md`, "The one loop".
 
 pub mod agent;
+mod burst;
 pub mod host;
+pub mod inbox;
 mod reporting;
 pub mod retries;
+mod vital;
 pub mod world;
 
-pub use agent::{Agent, Start, Wake};
+pub use agent::{Agent, Ear, Start, Wake};
 pub use host::{Host, Surroundings};
+pub use inbox::Inbox;
 pub use retries::{Failure, Retries};
 pub use world::World;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Retries, World};
+use super::{Ear, Retries, World, burst::Burst};
 use crate::{
     model::{Backend, Family, Key, Op, Setting},
     plan::{desire::is_direct, explain::explain},
@@ -16,9 +16,18 @@ use crate::{
     source::{Event, OwnLease},
 };
 
-/// Warnings about refused leases in one burst; whoever writes bad leases must not fill the log.
-const REFUSALS_LOGGED: usize = 20;
-const REFUSALS_PERIOD: Duration = Duration::from_secs(10);
+/// With more objects failing than this, how many peers they concern is counted only so often.
+const EXACT: usize = 256;
+const COUNTED: Duration = Duration::from_secs(1);
+
+/// What failing objects amount to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    /// Wanted, and not in place.
+    missing: usize,
+    /// Peers that they belong to.
+    peers: usize,
+}
 
 /// State that exists to be shown.
 #[derive(Debug)]
@@ -27,7 +36,9 @@ pub(super) struct Memory {
     counters: Counters,
     lease: OwnLease,
     refused: BTreeMap<String, RefusedLease>,
-    burst: (SystemTime, usize),
+    refusals: Burst,
+    failures: Burst,
+    tally: (Duration, Tally),
     disturbed: BTreeSet<Key>,
     /// The last full look was not of our own making: differences are somebody else's work.
     suspicious: bool,
@@ -35,6 +46,8 @@ pub(super) struct Memory {
     pub(super) uplink_problem: Option<String>,
     pub(super) observe_problem: Option<String>,
     pub(super) publish_problem: Option<String>,
+    pub(super) on_link_problem: Option<String>,
+    deaf: BTreeMap<Ear, String>,
 }
 
 impl Memory {
@@ -44,13 +57,17 @@ impl Memory {
             counters: Counters::default(),
             lease,
             refused: BTreeMap::new(),
-            burst: (SystemTime::UNIX_EPOCH, 0),
+            refusals: Burst::new("more leases are refused than are logged; see `flannel-ctl status` for the list"),
+            failures: Burst::new("more kernel changes fail than are logged; see `flannel-ctl status` for the list"),
+            tally: (Duration::ZERO, Tally::default()),
             disturbed: BTreeSet::new(),
             suspicious: false,
             looked_before: false,
             uplink_problem: None,
             observe_problem: None,
             publish_problem: None,
+            on_link_problem: None,
+            deaf: BTreeMap::new(),
         }
     }
 
@@ -89,7 +106,7 @@ impl Memory {
             if self.refused.get(key).is_some_and(|known| known.reason == reason) {
                 continue;
             }
-            if self.may_log() {
+            if self.refusals.admits() {
                 tracing::warn!(key = printable(key), reason, "refused a lease");
             }
             let since_unix = unix_now();
@@ -97,16 +114,39 @@ impl Memory {
         }
     }
 
-    fn may_log(&mut self) -> bool {
-        let now = SystemTime::now();
-        if now.duration_since(self.burst.0).map_or(true, |age| age > REFUSALS_PERIOD) {
-            self.burst = (now, 0);
+    /// Kernel changes failed that had not, or otherwise.
+    pub(super) fn changes_failed(&mut self, error: &str, failed: usize) {
+        if self.failures.admits() {
+            tracing::error!(error, failed, "kernel changes failed; each is tried again on its own");
         }
-        self.burst.1 += 1;
-        if self.burst.1 == REFUSALS_LOGGED {
-            tracing::warn!("more leases are refused than are logged; see `flannel-ctl status` for the list");
+    }
+
+    /// Exact for few, up to a second old for many: it takes a look at each of them.
+    fn tally(&mut self, world: &World, retries: &Retries, now: Duration) -> Tally {
+        if retries.iter().len() <= EXACT || now >= self.tally.0 + COUNTED {
+            let missing = retries.iter().filter(|(key, _)| world.wanted().contains_key(key)).count();
+            self.tally = (now, Tally { missing, peers: failing_peers(world, retries) });
         }
-        self.burst.1 < REFUSALS_LOGGED
+        let Tally { missing, peers } = self.tally.1;
+        Tally { missing: missing.min(world.wanted().len()), peers: peers.min(world.roster().peer_count()) }
+    }
+
+    /// Notices do not come any more, for this reason, or come again.
+    pub(super) fn deaf(&mut self, ear: Ear, problem: Option<String>) {
+        let of = match ear {
+            Ear::Kernel => "notices from the kernel",
+            Ear::Filter => "notices of packet filter changes",
+        };
+        let Some(problem) = problem else {
+            tracing::info!("{of} come again");
+            self.deaf.remove(&ear);
+            return;
+        };
+        let text = format!("no {of}, looking every 10 s: {problem}");
+        if self.deaf.get(&ear) != Some(&text) {
+            tracing::warn!(problem, "no {of}; looking every 10 s until they come again");
+        }
+        self.deaf.insert(ear, text);
     }
 
     pub(super) fn disturbed(&mut self, key: Key) {
@@ -158,6 +198,7 @@ impl Memory {
             self.base.state = condition;
             self.base.since_unix = unix_now();
         }
+        let tally = self.tally(world, retries, now);
         let mut report = self.base.clone();
         let network = report.network.take();
         report.reason = reason;
@@ -167,10 +208,10 @@ impl Memory {
         report.datapath.mtu = world.facts().pod_mtu();
         report.peers = PeerCounts {
             total: world.roster().peer_count() as u64,
-            programmed: (world.roster().peer_count() - failing_peers(world, retries)) as u64,
+            programmed: (world.roster().peer_count() - tally.peers) as u64,
             refused: world.roster().refused().len() as u64,
         };
-        report.kernel = kernel(world, retries, now);
+        report.kernel = kernel(world, retries, tally, now);
         report.refused = self.refused.values().take(Report::LIST_LIMIT).cloned().collect();
         report.filter = filter;
         report.counters = self.counters.clone();
@@ -185,7 +226,9 @@ impl Memory {
         troubles.extend(self.observe_problem.iter().cloned());
         troubles.extend(self.uplink_problem.iter().cloned());
         troubles.extend(self.publish_problem.iter().cloned());
-        if let Some((key, failure)) = retries.iter().next() {
+        troubles.extend(self.on_link_problem.iter().cloned());
+        troubles.extend(self.deaf.values().cloned());
+        if let Some((key, failure)) = retries.oldest().next() {
             let count = retries.iter().len();
             troubles.push(format!("{count} kernel objects fail, first: {key}: {}", failure.error));
         }
@@ -247,17 +290,14 @@ fn failing_peers(world: &World, retries: &Retries) -> usize {
     keys.len()
 }
 
-fn kernel(world: &World, retries: &Retries, now: Duration) -> KernelReport {
+fn kernel(world: &World, retries: &Retries, tally: Tally, now: Duration) -> KernelReport {
     let wanted = world.wanted().len();
-    let missing = retries.iter().filter(|(key, _)| world.wanted().contains_key(key)).count();
-    let mut failing: Vec<_> = retries.iter().collect();
-    failing.sort_by_key(|(_, failure)| failure.since);
     KernelReport {
         wanted: wanted as u64,
-        in_place: (wanted - missing) as u64,
-        failing_total: failing.len() as u64,
-        failing: failing
-            .into_iter()
+        in_place: (wanted - tally.missing) as u64,
+        failing_total: retries.iter().len() as u64,
+        failing: retries
+            .oldest()
             .take(Report::LIST_LIMIT)
             .map(|(key, failure)| FailingObject {
                 object: key.to_string(),
@@ -333,6 +373,6 @@ fn printable(key: &str) -> String {
     key.chars().take(100).flat_map(char::escape_debug).collect()
 }
 
-fn unix_now() -> u64 {
+pub(super) fn unix_now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -122,10 +122,13 @@ impl World {
 
     /// Peer addresses for which it is not known whether they are on-link, though it matters.
     pub fn unknown_on_link(&self) -> Vec<IpAddr> {
-        if !matches!(&self.facts.network.backend, Backend::Vxlan(vxlan) if vxlan.direct_routing) {
-            return Vec::new();
-        }
-        self.public_addresses().filter(|ip| !self.facts.on_link.contains_key(ip)).collect()
+        self.asked_on_link().filter(|ip| !self.facts.on_link.contains_key(ip)).collect()
+    }
+
+    /// Peer addresses for which it matters whether they are on-link.
+    pub fn asked_on_link(&self) -> impl Iterator<Item = IpAddr> + use<'_> {
+        let matters = matches!(&self.facts.network.backend, Backend::Vxlan(vxlan) if vxlan.direct_routing);
+        self.public_addresses().take_while(move |_| matters)
     }
 
     /// All peers' public addresses.
@@ -137,10 +140,19 @@ impl World {
 
     /// Answers to [`Self::unknown_on_link`], or to asking again about everybody.
     pub fn set_on_link(&mut self, answers: BTreeMap<IpAddr, bool>) {
-        let changed = answers.iter().any(|(ip, on)| self.facts.on_link.get(ip) != Some(on));
+        // Who has not been asked after counts as being elsewhere.
+        let changed = answers.iter().any(|(ip, on)| self.facts.on_link.get(ip).copied().unwrap_or(false) != *on);
+        self.facts.on_link.extend(answers);
         if changed {
-            self.facts.on_link.extend(answers);
             self.rebuild();
+        }
+    }
+
+    /// Forgets the answers about those who are no peers any more. Nobody's routes depend on them.
+    pub fn forget_on_link(&mut self) {
+        if !self.facts.on_link.is_empty() {
+            let asked: BTreeSet<IpAddr> = self.asked_on_link().collect();
+            self.facts.on_link.retain(|ip, _| asked.contains(ip));
         }
     }
 

@@ -138,3 +138,21 @@ fn the_guard_waits_for_the_peers_that_it_must_let_in() {
     world.snapshot(vec![record(2, false), record(3, false)]);
     assert!(world.ops(|_| false).iter().any(|op| op.key == Key::Filter));
 }
+
+#[test]
+fn what_was_known_of_a_peer_that_left_is_forgotten() {
+    let mut facts = facts(false);
+    facts.network.backend = Backend::Vxlan(crate::model::VxlanConfig { direct_routing: true, ..Default::default() });
+    let mut world = World::new(facts, rules(false));
+    world.snapshot((2..200).map(|n| record(n, false)).collect());
+    let asked = world.unknown_on_link();
+    assert_eq!(asked.len(), 198);
+    world.set_on_link(asked.into_iter().map(|ip| (ip, true)).collect());
+    assert_eq!(world.wanted(), &desire(world.facts(), world.roster().peers()));
+    world.snapshot(vec![record(2, false)]);
+    world.forget_on_link();
+    assert_eq!(world.facts().on_link, [([10, 200, 2, 2].into(), true)].into());
+    assert_eq!(world.wanted(), &desire(world.facts(), world.roster().peers()));
+    world.put(record(3, false));
+    assert_eq!(world.unknown_on_link(), [IpAddr::from([10, 200, 3, 2])], "asked anew when it comes back");
+}

@@ -186,6 +186,8 @@ pub struct FilterReport {
     pub limits: Vec<String>,
     /// Packets by rule, as named by the flavour: `guard-v4`, `masquerade-v4`...
     pub counters: BTreeMap<String, u64>,
+    /// When they were read. An idle loop reads them every 10 s.
+    pub read_unix: Option<u64>,
 }
 
 /// Totals since the start of the daemon.

@@ -15,11 +15,12 @@ mod probe;
 mod socket;
 mod table;
 mod tool;
+mod turn;
 mod xtables;
 
 pub use self::{
     diagnose::{Finding, Severity, Subject},
-    notices::{Listener, Own},
+    notices::{Listener, Own, Touched},
     probe::Choice,
     xtables::Variant,
 };
@@ -75,7 +76,14 @@ impl HostFilter {
     pub fn limits(&self, policy: &FilterPolicy) -> Vec<String> {
         let mut limits = Vec::new();
         if self.flavour == Flavour::None {
-            limits.push(format!("no masquerading and no forwarding rules: {}", self.why));
+            let parts = [
+                (!policy.masquerade.is_empty(), "no masquerading"),
+                (!policy.forward.is_empty(), "no forwarding rules"),
+            ];
+            let missing: Vec<_> = parts.into_iter().filter_map(|(asked, missing)| asked.then_some(missing)).collect();
+            if !missing.is_empty() {
+                limits.push(format!("{}: {}", missing.join(" and "), self.why));
+            }
         }
         if let (Some(_), Some(why)) = (&policy.guard, &self.no_guard) {
             limits.push(format!("tunnel packets from strangers are not dropped: {why}"));
@@ -136,7 +144,8 @@ impl HostFilter {
         match self.flavour {
             Flavour::Nft => self.load(&policy, pending)?,
             Flavour::Iptables(_) => {}
-            Flavour::None => return Err(self.nothing_works()),
+            Flavour::None if is_vital(&policy) => return Err(self.nothing_works()),
+            Flavour::None => return Ok(()),
         }
         // Ours is in force or comes first in there; what it replaces goes now.
         self.tidy(Some(&policy))?;
@@ -150,20 +159,25 @@ impl HostFilter {
         KernelError {
             attempt: "put packet filter rules".into(),
             answer: self.why.clone(),
-            hint: Some("install nftables, or iptables"),
+            hint: Some("install nftables, or iptables; without --ip-masq the node works without"),
             errno: 0,
         }
     }
 }
 
 impl PacketFilter for HostFilter {
+    fn begin_pass(&mut self) {
+        self.tools.turn.begin();
+    }
+
     fn observe(&mut self, wanted: &State, out: &mut State) -> Result<(), KernelError> {
         let policy = match wanted.get(&Key::Filter) {
             Some(Object::Filter(policy)) => Some(policy),
             _ => None,
         };
         let (in_force, anything) = match (self.flavour, policy) {
-            (Flavour::None, _) => (false, false),
+            // `limits` says what is missing; only what the node cannot do without is a failure.
+            (Flavour::None, policy) => (policy.is_some_and(|policy| !is_vital(policy)), false),
             (_, Some(policy)) => {
                 let possible = self.possible(policy);
                 (self.holds(&possible)? && self.is_tidy(Some(&possible))?, true)
@@ -206,7 +220,7 @@ impl PacketFilter for HostFilter {
                 BTreeMap::new()
             }
         };
-        FilterReport { flavour: flavour.into(), why: self.why.clone(), limits, counters }
+        FilterReport { flavour: flavour.into(), why: self.why.clone(), limits, counters, read_unix: None }
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
@@ -256,6 +270,13 @@ impl PacketFilter for HostFilter {
         }
         results
     }
+}
+
+/// Without these rules a node should not start containers, wherever it is: masquerading is asked
+/// for by name, and containers reach nobody outside without it. Accepts in FORWARD matter only
+/// beside rules that drop, and the guard is for hosts that can have it.
+fn is_vital(policy: &FilterPolicy) -> bool {
+    !policy.masquerade.is_empty()
 }
 
 /// A set holds base addresses; the lengths are the policy's.

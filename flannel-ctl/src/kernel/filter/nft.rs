@@ -158,13 +158,13 @@ impl HostFilter {
     fn script(&mut self, text: &str) -> Result<(), KernelError> {
         self.cache = None;
         let own = self.own.clone();
-        tool::run("nft", &["-f", "-"], text, &mut |process| own.note(process)).map(drop)
+        self.tools.turn.run("nft", &["-f", "-"], text, &mut |process| own.note(process)).map(drop)
     }
 }
 
 /// Whether `nft` and the kernel would take this; changes nothing.
 pub(super) fn check(text: &str) -> Result<(), KernelError> {
-    tool::run("nft", &["--check", "-f", "-"], text, &mut |_| {}).map(drop)
+    tool::run("nft", &["--check", "-f", "-"], text).map(drop)
 }
 
 /// A socket, if this kernel has nf_tables and lets us.

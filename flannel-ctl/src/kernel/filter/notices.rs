@@ -15,9 +15,12 @@ use super::{
 };
 use crate::{
     filter::nft::TABLE,
-    kernel::netlink::{
-        socket::grow_receive_buffer,
-        wire::{messages, text, u32_at},
+    kernel::{
+        attend::{self, Hearing, attend},
+        netlink::{
+            socket::grow_receive_buffer,
+            wire::{messages, text, u32_at},
+        },
     },
 };
 
@@ -66,33 +69,57 @@ impl Own {
 pub struct Listener;
 
 impl Listener {
-    /// Calls `changed` from a thread of its own for every change by others that may concern
-    /// us, until it returns `false`. The calling thread's network namespace is listened to.
-    pub fn start(own: Own, mut changed: impl FnMut() -> bool + Send + 'static) -> io::Result<()> {
-        let mut socket = RawSocket::new(NETLINK_NETFILTER)?;
-        socket.bind(&SocketAddr::new(0, 0))?;
-        socket.add_membership(GROUP)?;
-        grow_receive_buffer(&socket, RECEIVE_BUFFER)?;
-        thread::Builder::new().name("filter-notices".into()).spawn(move || {
-            let mut buffer = Vec::with_capacity(64 << 10);
-            loop {
-                buffer.clear();
-                let concerned = match socket.recv(&mut buffer, 0) {
-                    Ok(_) => concerns_us(&buffer, &own),
-                    // Notices were lost: anything may have changed.
-                    Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => true,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
-                    Err(error) => {
-                        tracing::warn!(%error, "no more notices of packet filter changes, the periodic pass remains");
-                        return;
-                    }
-                };
-                if concerned && !changed() {
-                    return;
-                }
-            }
-        })?;
-        Ok(())
+    /// Calls `each` from a thread of its own for every change by others that may concern us,
+    /// until it returns `false`. The calling thread's network namespace is listened to. A socket
+    /// that fails is replaced by another.
+    pub fn start(own: Own, each: impl FnMut(Touched) -> bool + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
+        let socket = subscribe()?;
+        let open = || subscribe().map_err(|error| error.to_string());
+        let listen = move |socket: &RawSocket, each: &mut _| listen(socket, &own, each);
+        let work = move || attend(socket, each, open, listen, tell, attend::PAUSE);
+        thread::Builder::new().name("filter-notices".into()).spawn(work)
+    }
+}
+
+/// What a [`Listener`] says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// Rules that concern us may have changed.
+    Rules,
+    /// No changes are heard of, for this reason, until the next word.
+    Deaf(String),
+}
+
+fn tell(each: &mut impl FnMut(Touched) -> bool, hearing: Hearing) -> bool {
+    match hearing {
+        Hearing::Deaf(why) => each(Touched::Deaf(why)),
+        Hearing::Again => each(Touched::Rules),
+    }
+}
+
+fn subscribe() -> io::Result<RawSocket> {
+    let mut socket = RawSocket::new(NETLINK_NETFILTER)?;
+    socket.bind(&SocketAddr::new(0, 0))?;
+    socket.add_membership(GROUP)?;
+    grow_receive_buffer(&socket, RECEIVE_BUFFER)?;
+    Ok(socket)
+}
+
+/// Until nobody cares any more, or something that the kernel does not document happens.
+fn listen(socket: &RawSocket, own: &Own, each: &mut impl FnMut(Touched) -> bool) -> Option<io::Error> {
+    let mut buffer = Vec::with_capacity(64 << 10);
+    loop {
+        buffer.clear();
+        let concerned = match socket.recv(&mut buffer, 0) {
+            Ok(_) => concerns_us(&buffer, own),
+            // Notices were lost: anything may have changed.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
+            Err(error) => return Some(error),
+        };
+        if concerned && !each(Touched::Rules) {
+            return None;
+        }
     }
 }
 

@@ -4,9 +4,10 @@ mod force;
 mod guard;
 mod lab;
 mod takeover;
+mod tools;
 
 use super::*;
-use crate::model::{Masquerade, Object};
+use crate::model::{Family, Masquerade, Object};
 
 fn policy() -> FilterPolicy {
     FilterPolicy {

@@ -10,6 +10,7 @@ use super::{
     socket::Socket,
     table::{self, IPV4, IPV6},
     tool,
+    turn::Turn,
 };
 use crate::{filter::saved::Table, kernel::KernelError, model::Family};
 
@@ -39,8 +40,8 @@ impl Variant {
 pub(super) struct Tool {
     pub(super) family: Family,
     pub(super) variant: Variant,
-    save: String,
-    restore: String,
+    pub(super) save: String,
+    pub(super) restore: String,
 }
 
 /// All tools of the host, and what they said last.
@@ -48,11 +49,12 @@ pub(super) struct Tools {
     pub(super) all: Vec<Tool>,
     /// What plain `iptables` is here.
     pub(super) default: Option<Variant>,
-    cache: HashMap<(Family, Variant, &'static str), (Stamp, Table)>,
+    pub(super) cache: HashMap<(Family, Variant, &'static str), (Stamp, Table)>,
+    pub(super) turn: Turn,
 }
 
 /// When a cached answer was right.
-enum Stamp {
+pub(super) enum Stamp {
     Generation(u32),
     Time(Instant),
 }
@@ -74,7 +76,7 @@ impl Tools {
                 }
             }
         }
-        Self { all, default: plain, cache: HashMap::new() }
+        Self { all, default: plain, cache: HashMap::new(), turn: Turn::default() }
     }
 
     /// The table as it is, an empty one if the kernel has none; never creates it.
@@ -112,7 +114,7 @@ impl Tools {
                 return Ok(table.clone());
             }
         }
-        let text = tool::run(&tool.save, &["-t", name], "", &mut |_| {})?;
+        let text = self.turn.run(&tool.save, &["-t", name], "", &mut |_| {})?;
         let table = Table::parse(&text, name);
         self.cache.insert(key, (stamp, table.clone()));
         Ok(table)
@@ -121,7 +123,7 @@ impl Tools {
     /// Feeds `iptables-restore --noflush`: one transaction per table.
     pub(super) fn restore(&mut self, tool: &Tool, text: &str, started: &mut dyn FnMut(u32)) -> Result<(), KernelError> {
         self.cache.retain(|(family, variant, _), _| (*family, *variant) != (tool.family, tool.variant));
-        tool::run(&tool.restore, &["--noflush", WAIT], text, started).map(drop)
+        self.turn.run(&tool.restore, &["--noflush", WAIT], text, started).map(drop)
     }
 
     /// Forgets what legacy tables looked like.
@@ -146,7 +148,7 @@ fn plain_variant() -> Option<Variant> {
     if !tool::installed("iptables") {
         return None;
     }
-    match tool::run("iptables", &["--version"], "", &mut |_| {}) {
+    match tool::run("iptables", &["--version"], "") {
         Ok(version) if version.contains("nf_tables") => Some(Variant::Nft),
         Ok(_) => Some(Variant::Legacy),
         Err(error) => {

@@ -23,6 +23,7 @@ impl LinuxKernel {
                 self.uplink = super::Underlay::default();
                 Interpretation::Resync("notices were lost")
             }
+            Notice::Deaf(_) => Interpretation::Resync("no notices come"),
         }
     }
 

@@ -1,6 +1,10 @@
 //! The node around the kernel tables: its uplink, its other interfaces, who is on-link.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use super::Agent;
 use crate::{
@@ -9,7 +13,7 @@ use crate::{
     reconcile::{Host, Surroundings},
 };
 
-impl<K: Kernel, H: Host> Agent<K, H> {
+impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
     pub(super) fn choose_uplink(&mut self) {
         match self.host.uplink() {
             Ok(uplink) => {
@@ -24,6 +28,7 @@ impl<K: Kernel, H: Host> Agent<K, H> {
                 }
             }
             Err(problem) => {
+                let problem = format!("{problem}; staying with the uplink {}", self.world.facts().uplink.name);
                 if self.memory.uplink_problem.as_ref() != Some(&problem) {
                     tracing::warn!(problem, "no usable uplink; staying with the last one");
                 }
@@ -54,25 +59,44 @@ impl<K: Kernel, H: Host> Agent<K, H> {
             }
             Err(problem) => tracing::warn!(problem, "cannot list this node's interfaces"),
         }
-        let everybody: Vec<_> = self.world.facts().on_link.keys().copied().collect();
-        self.ask_on_link(&everybody);
+        self.world.forget_on_link();
+        self.unanswered.clear();
+        let everybody: BTreeSet<_> = self.world.asked_on_link().collect();
+        self.ask_on_link(&Vec::from_iter(everybody));
     }
 
+    /// Asks after new peers. Who could not be looked up is asked after with the next look around.
     pub(super) fn learn_on_link(&mut self) {
-        let unknown = self.world.unknown_on_link();
+        let mut unknown = self.world.unknown_on_link();
+        unknown.retain(|ip| !self.unanswered.contains(ip));
         self.ask_on_link(&unknown);
     }
 
     pub(super) fn ask_on_link(&mut self, addresses: &[IpAddr]) {
-        if addresses.is_empty() {
+        if addresses.is_empty() && self.unanswered.is_empty() {
+            self.memory.on_link_problem = None;
             return;
         }
-        match self.kernel.on_link(addresses) {
-            Ok(answers) => {
-                let answers: BTreeMap<_, _> = addresses.iter().copied().zip(answers).collect();
-                self.world.set_on_link(answers);
+        let (mut answers, mut first_error) = (BTreeMap::new(), None);
+        for (ip, answer) in addresses.iter().zip(self.kernel.on_link(addresses)) {
+            match answer {
+                Ok(on_link) => drop(answers.insert(*ip, on_link)),
+                Err(error) => {
+                    self.unanswered.insert(*ip);
+                    first_error.get_or_insert(error);
+                }
             }
-            Err(error) => tracing::warn!(%error, "cannot look up routes to peers; they stay on the overlay"),
+        }
+        self.world.set_on_link(answers);
+        if let Some(error) = first_error {
+            let problem = error.to_string();
+            if self.memory.on_link_problem.as_ref() != Some(&problem) {
+                let peers = self.unanswered.len();
+                tracing::warn!(problem, peers, "cannot look up routes to peers; new ones stay on the overlay");
+            }
+            self.memory.on_link_problem = Some(problem);
+        } else if self.unanswered.is_empty() {
+            self.memory.on_link_problem = None;
         }
     }
 }

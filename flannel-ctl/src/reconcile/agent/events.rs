@@ -9,7 +9,7 @@ use crate::{
     source::{Event, OwnLease},
 };
 
-impl<K: Kernel, H: Host> Agent<K, H> {
+impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
     pub(super) fn event(&mut self, event: Event) {
         self.memory.event(&event);
         match event {

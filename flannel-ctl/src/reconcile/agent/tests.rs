@@ -6,7 +6,7 @@ use std::sync::{
 use super::*;
 use crate::{
     kernel::fake::FakeKernel,
-    model::{Family, Object, Setting, State, Uplink},
+    model::{Backend, Family, Object, Setting, State, Uplink, Via, VxlanConfig},
     plan::fixtures::{facts, record, rules, subnet, value},
     reconcile::Surroundings,
     serve::{
@@ -36,7 +36,7 @@ impl Kernel for SharedKernel {
     fn filter_report(&mut self, wanted: &State) -> FilterReport {
         self.0.lock().unwrap().filter_report(wanted)
     }
-    fn on_link(&mut self, addresses: &[std::net::IpAddr]) -> Result<Vec<bool>, KernelError> {
+    fn on_link(&mut self, addresses: &[IpAddr]) -> Vec<Result<bool, KernelError>> {
         self.0.lock().unwrap().on_link(addresses)
     }
 }
@@ -72,22 +72,28 @@ struct Running {
     readiness: Readiness,
     report_rx: watch::Receiver<Arc<Report>>,
     wake_tx: Sender<Wake<Interpretation>>,
+    inbox: Inbox<Interpretation>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Running {
     fn start(kernel: FakeKernel) -> Self {
+        Self::with(kernel, facts(false), |_| {})
+    }
+
+    fn with(kernel: FakeKernel, facts: Facts, prepare: impl FnOnce(&mut Agent<SharedKernel, TestHost>)) -> Self {
         let kernel = SharedKernel(Arc::new(Mutex::new(kernel)));
         let host = TestHost {
-            uplink: Arc::new(Mutex::new(Ok(facts(false).uplink))),
+            uplink: Arc::new(Mutex::new(Ok(facts.uplink.clone()))),
             published: Arc::default(),
             refuse: Arc::default(),
         };
         let readiness = Readiness::new();
         let (report_tx, report_rx) = watch::channel(Arc::default());
+        let rules = rules(facts.network.v6.is_some());
         let start = Start {
-            facts: facts(false),
-            rules: rules(false),
+            facts,
+            rules,
             lease: OwnLease { key: subnet(1, false).key(), subnet: subnet(1, false), value: value(1, false) },
             report: Report::default(),
             heartbeat: Heartbeat::new(Instant::now()),
@@ -96,13 +102,21 @@ impl Running {
             ready: vec![readiness.wait_for("the first pass")],
         };
         let (wake_tx, wake_rx): (_, Receiver<Wake<Interpretation>>) = mpsc::channel();
-        let agent = Agent::new(kernel.clone(), host.clone(), start);
+        let inbox = Inbox::new(64, Interpretation::Resync("notices were lost"));
+        let mut agent = Agent::new(kernel.clone(), host.clone(), start);
+        prepare(&mut agent);
         let thread = std::thread::spawn(move || agent.run(&wake_rx));
-        Self { kernel, host, readiness, report_rx, wake_tx, thread: Some(thread) }
+        Self { kernel, host, readiness, report_rx, wake_tx, inbox, thread: Some(thread) }
     }
 
     fn send(&self, wake: Wake<Interpretation>) {
         self.wake_tx.send(wake).unwrap();
+    }
+
+    fn notice(&self, notice: Interpretation) {
+        if self.inbox.push(notice) {
+            self.send(Wake::Kernel(self.inbox.clone()));
+        }
     }
 
     fn source(&self, event: Event) {
@@ -179,10 +193,10 @@ fn what_somebody_breaks_is_mended_on_notice() {
     running.source(Event::Snapshot(vec![record(2, false)]));
     running.until("up", |report, _| report.state == Condition::Converged);
     running.kernel.0.lock().unwrap().state.remove(&route(2));
-    running.send(Wake::Kernel(Interpretation::Changed(route(2), None)));
+    running.notice(Interpretation::Changed(route(2), None));
     running.until("route back", |report, kernel| kernel.state.contains_key(&route(2)) && report.counters.repairs == 1);
     running.kernel.0.lock().unwrap().lose_device(Family::V4);
-    running.send(Wake::Kernel(Interpretation::Resync("link gone")));
+    running.notice(Interpretation::Resync("link gone"));
     let fdb = Key::Fdb(Family::V4, crate::plan::fixtures::mac(2));
     running.until("device and peers back", |_, kernel| {
         kernel.state.contains_key(&Key::Device(Family::V4))
@@ -197,7 +211,7 @@ fn a_changed_uplink_is_followed_and_published() {
     running.source(Event::Snapshot(vec![]));
     running.until("up", |report, _| report.state == Condition::Converged);
     *running.host.uplink.lock().unwrap() = Ok(Uplink { mtu: 1400, ..facts(false).uplink });
-    running.send(Wake::Kernel(Interpretation::Uplink));
+    running.notice(Interpretation::Uplink);
     running.until("mtu follows", |report, kernel| {
         matches!(&kernel.state.get(&Key::Device(Family::V4)), Some(Object::Device(device)) if device.mtu == 1350)
             && report.datapath.mtu == 1350
@@ -206,7 +220,7 @@ fn a_changed_uplink_is_followed_and_published() {
         running.host.published.lock().unwrap().last().is_some_and(|facts| facts.uplink.mtu == 1400)
     });
     *running.host.uplink.lock().unwrap() = Err("eth0 is gone".into());
-    running.send(Wake::Kernel(Interpretation::Uplink));
+    running.notice(Interpretation::Uplink);
     running.until("said so", |report, _| report.reason.contains("eth0 is gone"));
 }
 
@@ -256,4 +270,96 @@ fn not_ready_while_it_cannot_publish_and_ready_once_it_can() {
     running.until("said so", |report, _| report.reason.contains("disk full"));
     *running.host.refuse.lock().unwrap() = false;
     running.until("ready", |report, _| running.readiness.is_ready() && report.state == Condition::Converged);
+}
+
+#[test]
+fn one_lookup_that_fails_keeps_nobody_else_from_a_direct_route() {
+    let mut facts = facts(false);
+    facts.network.backend = Backend::Vxlan(VxlanConfig { direct_routing: true, ..VxlanConfig::default() });
+    let address = |n: u8| IpAddr::from([10, 200, n, 2]);
+    let kernel = FakeKernel {
+        on_link: [(address(2), true), (address(3), true)].into(),
+        unanswerable: [address(3)].into(),
+        ..FakeKernel::default()
+    };
+    let running = Running::with(kernel, facts, |_| {});
+    running.source(Event::Snapshot(vec![record(2, false), record(3, false)]));
+    let via = |kernel: &FakeKernel, n| match kernel.state.get(&route(n)) {
+        Some(Object::Route(route)) => Some(route.via),
+        _ => None,
+    };
+    let direct = |n| Some(Via::Direct { gateway: address(n) });
+    running.until("2 is reached directly, 3 through the overlay", |report, kernel| {
+        via(kernel, 2) == direct(2)
+            && via(kernel, 3) == Some(Via::Overlay { nexthop: true })
+            && report.reason.contains("look up the route to 10.200.3.2")
+    });
+    let lookups = running.kernel.0.lock().unwrap().lookups;
+    running.source(Event::Put(record(4, false)));
+    running.until("4 is up", |_, kernel| kernel.state.contains_key(&route(4)));
+    assert!(running.kernel.0.lock().unwrap().lookups <= lookups + 4, "not asked again at every pass");
+    running.kernel.0.lock().unwrap().unanswerable.clear();
+    running.notice(Interpretation::Topology);
+    running.until("3 is reached directly too", |report, kernel| {
+        via(kernel, 3) == direct(3) && report.state == Condition::Converged
+    });
+}
+
+#[test]
+fn notices_lost_while_the_loop_is_stuck_are_made_up_for() {
+    let running = Running::start(FakeKernel::default());
+    running.source(Event::Snapshot(vec![record(2, false)]));
+    running.until("up", |report, _| report.state == Condition::Converged);
+    {
+        // The loop hangs in the kernel, while somebody flushes and ten thousand notices come.
+        let mut kernel = running.kernel.0.lock().unwrap();
+        running.notice(Interpretation::Resync("something first"));
+        for _ in 0..10_000 {
+            running.notice(Interpretation::Irrelevant);
+        }
+        kernel.state.remove(&route(2));
+    }
+    running.until("mended", |report, kernel| {
+        kernel.state.contains_key(&route(2)) && report.state == Condition::Converged && report.counters.notices < 1000
+    });
+}
+
+#[test]
+fn a_listener_that_hears_nothing_shows_until_it_hears_again() {
+    let running = Running::start(FakeKernel::default());
+    running.source(Event::Snapshot(vec![record(2, false)]));
+    running.until("up", |report, _| report.state == Condition::Converged);
+    running.send(Wake::Deaf(Ear::Kernel, Some("EIO".into())));
+    running.until("shown", |report, _| {
+        report.state == Condition::Degraded
+            && report.reason.contains("no notices from the kernel")
+            && report.reason.contains("EIO")
+    });
+    running.kernel.0.lock().unwrap().state.remove(&route(2));
+    running.send(Wake::Deaf(Ear::Kernel, None));
+    running.until("looked at once, and said", |report, kernel| {
+        kernel.state.contains_key(&route(2)) && report.state == Condition::Converged
+    });
+}
+
+#[test]
+fn ipv6_that_fails_for_long_withholds_nothing_from_ipv4() {
+    let broken = || FakeKernel { refuse: [Key::Device(Family::V6)].into(), ..FakeKernel::default() };
+    let patient = Running::with(broken(), facts(true), |_| {});
+    patient.source(Event::Snapshot(vec![record(2, true)]));
+    patient.until("v4 is up, v6 fails", |report, kernel| {
+        kernel.state.contains_key(&route(2)) && report.kernel.failing_total > 0 && report.counters.passes > 2
+    });
+    assert!(!patient.readiness.is_ready(), "for a while containers had better wait for both");
+    assert!(patient.host.published.lock().unwrap().is_empty());
+    patient.kernel.0.lock().unwrap().refuse.clear();
+    patient.until("ready with both", |report, _| patient.readiness.is_ready() && report.state == Condition::Converged);
+
+    let hasty = Running::with(broken(), facts(true), |agent| agent.grace = Duration::from_millis(1));
+    hasty.source(Event::Snapshot(vec![record(2, true)]));
+    hasty.until("ready without v6, and not silent about it", |report, _| {
+        hasty.readiness.is_ready() && report.state == Condition::Degraded && report.kernel.failing_total > 0
+    });
+    let published = hasty.host.published.lock().unwrap();
+    assert!(published[0].subnet.v6().is_some(), "containers get both addresses, for when it works again");
 }

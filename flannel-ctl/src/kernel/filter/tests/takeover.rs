@@ -165,7 +165,7 @@ fn only_what_others_do_wakes_us() {
     isolated(|| {
         let mut filter = HostFilter::open(Choice::Nft);
         let (notices, woken) = std::sync::mpsc::channel();
-        Listener::start(filter.own(), move || notices.send(()).is_ok()).unwrap();
+        Listener::start(filter.own(), move |_| notices.send(()).is_ok()).unwrap();
         converge(&mut filter, &wanted(&guarded(false), &[("192.0.2.9", "10.244.9.0/24")]));
         sh("nft 'table ip theirs { chain c { type nat hook postrouting priority srcnat; }; }'");
         // A marker that does concern us, behind everything that does not.
