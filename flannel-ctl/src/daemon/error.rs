@@ -40,8 +40,8 @@ pub enum StartError {
         "the network config enables {family}, but the uplink {interface} has no {family} address: add one, choose another with --iface, or turn {family} off in the network config"
     )]
     NoAddress { family: crate::model::Family, interface: String },
-    #[error("on this node {0}")]
-    Network(ConfigErrors),
+    #[error("on this node, with the uplink {interface}, {problems}")]
+    Network { interface: String, problems: ConfigErrors },
     #[error("cannot start the asynchronous runtime: {0}")]
     Runtime(#[source] io::Error),
     #[error("cannot listen for signals: {0}")]
@@ -61,7 +61,7 @@ impl StartError {
                 | Self::NoDatapath(_)
                 | Self::NoUdp
                 | Self::NoAddress { .. }
-                | Self::Network(_)
+                | Self::Network { .. }
                 | Self::Uplink(_)
         )
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{StartError, node, uplink, vtep};
+use super::{StartError, node, preview, uplink, vtep};
 use crate::{
     config::{
         ConfigErrors, Settings, netconf,
@@ -15,7 +15,7 @@ use crate::{
         links::Links,
         linux::{LinuxKernel, Scope},
     },
-    model::{Backend, Family, Mac, Network, Subnet, Uplink},
+    model::{Backend, Family, LinkInfo, Mac, Network, Subnet, Uplink},
     plan::{
         Facts, Rules,
         announce::{Identity, announce},
@@ -88,7 +88,6 @@ pub(super) async fn prepare(
     tell(report_tx, |report| report.reason = "waiting for the network config".into());
     let network = source.network().await;
     let uplink = uplink::choose(&settings.uplink, &network)?;
-    check_network(&network, &uplink)?;
     tracing::info!(interface = uplink.name, v4 = ?uplink.v4, v6 = ?uplink.v6, public_v4 = ?uplink.public_v4,
         public_v6 = ?uplink.public_v6, mtu = uplink.mtu, "uplink");
     let (mac_v4, mac_v6) = macs(settings, &network, node_id, true)?;
@@ -104,6 +103,9 @@ pub(super) async fn prepare(
 
     let filter = HostFilter::open(filter_choice(settings.filter.flavour));
     let own = filter.own();
+    for limit in preview::filter_policy(settings, &network).iter().flat_map(|policy| filter.limits(policy)) {
+        tracing::warn!(limit, "the packet filter of this host cannot do all that is asked for");
+    }
     let kernel = LinuxKernel::new(Scope::default())?.with_filter(Box::new(filter));
     let facts = facts(settings, &network, uplink, mac_v4, mac_v6, lease.subnet, kernel.supports_nexthops());
     let rules = rules(&facts, &lease, &identity)?;
@@ -171,7 +173,8 @@ fn datapath_report(network: &Network, why: &str) -> DatapathReport {
     DatapathReport { kind: kind.into(), why: why.into(), devices, mtu: 0 }
 }
 
-pub(super) fn check_network(network: &Network, uplink: &Uplink) -> Result<(), StartError> {
+/// This uplink can carry this network. `links`: all interfaces.
+pub(super) fn check_network(network: &Network, uplink: &Uplink, links: &[LinkInfo]) -> Result<(), StartError> {
     if matches!(network.backend, Backend::Udp { .. }) {
         return Err(StartError::NoUdp);
     }
@@ -184,14 +187,17 @@ pub(super) fn check_network(network: &Network, uplink: &Uplink) -> Result<(), St
             return Err(StartError::NoAddress { family, interface: uplink.name.clone() });
         }
     }
-    let links = Links::open()?.list()?;
     let on_uplink: Vec<_> = links
         .iter()
         .filter(|link| link.index == uplink.index)
         .flat_map(|link| link.addresses.iter().map(|address| address.net().trunc()))
         .collect();
     let problems = netconf::overlaps(network, &on_uplink);
-    if problems.is_empty() { Ok(()) } else { Err(StartError::Network(ConfigErrors(problems))) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(StartError::Network { interface: uplink.name.clone(), problems: ConfigErrors(problems) })
+    }
 }
 
 /// Addresses of the VXLAN devices; zero where there is none.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
 
-use super::{StartError, node, prepare, uplink};
+use super::{StartError, node, prepare, uplink, vtep};
 use crate::{
     alloc::{self, Claim, Take},
     config::{
@@ -15,6 +15,7 @@ use crate::{
     kernel::{
         Kernel,
         filter::{Choice, HostFilter},
+        links::Links,
         linux::{LinuxKernel, Scope},
     },
     model::{
@@ -111,12 +112,12 @@ pub fn filter_policy(settings: &Settings, network: &Network) -> Option<FilterPol
 
 /// The uplink that `run` would choose.
 pub fn choose_uplink(settings: &Settings, network: &Network) -> Result<Uplink, StartError> {
-    uplink::choose(&settings.uplink, network)
+    uplink::find(&settings.uplink, network).map(|(uplink, _)| uplink)
 }
 
 /// What makes `run` refuse this network on this node.
 pub fn check_network(network: &Network, uplink: &Uplink) -> Result<(), StartError> {
-    prepare::check_network(network, uplink)
+    prepare::check_network(network, uplink, &Links::open()?.list()?)
 }
 
 /// The datapath that `run` would use, and why.
@@ -150,9 +151,9 @@ async fn look(settings: &Settings) -> Result<Preview, PreviewError> {
 
     let (network, leases) = learn(settings).await?;
     let uplink = uplink::choose(&settings.uplink, &network)?;
-    prepare::check_network(&network, &uplink)?;
     let stand_in = node_id.unwrap_or(NodeId::from_bytes([0; 16]));
     let (mac_v4, mac_v6) = prepare::macs(settings, &network, stand_in, false)?;
+    preview.vtep_macs(&settings.paths.state_dir, &network);
     let value = announce(&identity, &network, &uplink, mac_v4, mac_v6);
     let previous = Subnet::new(previous.subnet_v4, previous.subnet_v6);
     let (lease, records) = match leases {
@@ -220,6 +221,20 @@ impl Preview {
             self.notes.push(format!("another node holds a lease with our address: {}", decision.rivals.join(", ")));
         }
         Ok(OwnLease { key: subnet.key(), subnet, value })
+    }
+
+    /// Where the addresses of VXLAN devices are remembered.
+    fn vtep_macs(&mut self, state_dir: &Path, network: &Network) {
+        let Backend::Vxlan(vxlan) = &network.backend else { return };
+        for path in network.families().map(|family| vtep::path(state_dir, vxlan.vni, family)) {
+            let object = format!("VTEP address file {}", path.display());
+            match vtep::remembered(&path) {
+                Ok(Some(_)) => {}
+                Ok(None) if path.exists() => self.step(Change::Change, object.clone(), format!("rewrite {object}")),
+                // Not readable: making the device address out has failed before.
+                Ok(None) | Err(_) => self.add(object.clone(), format!("write {object}")),
+            }
+        }
     }
 
     fn subnet_file(&mut self, path: &Path, facts: &Facts, ip_masq: bool) {

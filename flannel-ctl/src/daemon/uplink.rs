@@ -1,13 +1,22 @@
-//! Asks the kernel what the choice of the uplink needs to know, and chooses.
+//! Asks the kernel what the choice of the uplink needs to know, and chooses; at start and whenever
+//! something changed.
 
-use super::StartError;
+use super::{StartError, prepare};
 use crate::{
     config::uplink::{Reach, RouteHints, UplinkPolicy, choose as choose_from},
     kernel::links::Links,
-    model::{Family, Network, Uplink},
+    model::{Family, LinkInfo, Network, Uplink},
 };
 
+/// One that can carry this network.
 pub(super) fn choose(policy: &UplinkPolicy, network: &Network) -> Result<Uplink, StartError> {
+    let (uplink, links) = find(policy, network)?;
+    prepare::check_network(network, &uplink, &links)?;
+    Ok(uplink)
+}
+
+/// The one that the policy names, and all interfaces.
+pub(super) fn find(policy: &UplinkPolicy, network: &Network) -> Result<(Uplink, Vec<LinkInfo>), StartError> {
     let mut kernel = Links::open()?;
     let families: Vec<Family> = network.families().collect();
     let reach = match policy.can_reach {
@@ -19,5 +28,39 @@ pub(super) fn choose(policy: &UplinkPolicy, network: &Network) -> Result<Uplink,
         default_v6: kernel.default_links(Family::V6)?.first().copied(),
         reach: reach.and_then(|reach| Some(Reach { index: reach.link, source: reach.source? })),
     };
-    Ok(choose_from(&kernel.list()?, policy, &families, routes)?)
+    let links = kernel.list()?;
+    let uplink = choose_from(&links, policy, &families, routes)?;
+    Ok((uplink, links))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::netconf,
+        kernel::netlink::namespace::{ip, isolated},
+    };
+
+    #[test]
+    fn an_uplink_inside_of_the_overlay_is_refused_by_name() {
+        isolated(|| {
+            for (name, address) in [("good", "192.0.2.1/24"), ("bad", "10.244.9.1/24")] {
+                ip(&format!("link add {name} type veth peer name {name}far"));
+                ip(&format!("link set {name} up"));
+                ip(&format!("addr add {address} dev {name}"));
+            }
+            let network = netconf::parse(br#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}"#).unwrap();
+            let policy = UplinkPolicy::default();
+            ip("route add default via 192.0.2.254");
+            assert_eq!(choose(&policy, &network).unwrap().name, "good");
+            ip("route replace default via 10.244.9.254");
+            let error = choose(&policy, &network).unwrap_err();
+            assert!(error.is_config(), "what would be refused at start");
+            let text = error.to_string();
+            assert!(text.contains("10.244.9.0/24") && text.contains("uplink bad"), "{text}");
+            ip("route replace default via 192.0.2.254");
+            ip("addr add 10.244.7.1/32 dev good");
+            assert!(choose(&policy, &network).is_err(), "the same uplink, grown into the overlay");
+        });
+    }
 }

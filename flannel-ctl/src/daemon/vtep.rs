@@ -20,15 +20,8 @@ use crate::{
 /// The address of the device of this VNI and family. `remember`: write down a first choice.
 pub(super) fn choose(state_dir: &Path, node: NodeId, vni: u32, family: Family, remember: bool) -> Result<Mac, Error> {
     let path = path(state_dir, vni, family);
-    match fs::read_to_string(&path) {
-        Ok(text) => match text.trim().parse::<Mac>() {
-            Ok(mac) if mac.is_unicast() => return Ok(mac),
-            Ok(_) | Err(_) => {
-                tracing::warn!(path = %path.display(), "not an Ethernet address of one interface; choosing anew");
-            }
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(FileError::of("read", &path)(error).into()),
+    if let Some(mac) = remembered(&path)? {
+        return Ok(mac);
     }
     let existing = Links::open()?.mac_of(&Facts::device_name(vni, family))?.filter(|mac| mac.is_unicast());
     let mac = existing.unwrap_or_else(|| vtep_mac::vtep_mac(node, vni, family));
@@ -36,6 +29,21 @@ pub(super) fn choose(state_dir: &Path, node: NodeId, vni: u32, family: Family, r
         atomic::replace(&path, format!("{mac}\n").as_bytes(), 0o644)?;
     }
     Ok(mac)
+}
+
+/// What stands there, if it can be used.
+pub(super) fn remembered(path: &Path) -> Result<Option<Mac>, FileError> {
+    match fs::read_to_string(path) {
+        Ok(text) => match text.trim().parse::<Mac>() {
+            Ok(mac) if mac.is_unicast() => Ok(Some(mac)),
+            Ok(_) | Err(_) => {
+                tracing::warn!(path = %path.display(), "not an Ethernet address of one interface; choosing anew");
+                Ok(None)
+            }
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FileError::of("read", path)(error)),
+    }
 }
 
 /// Where it is remembered.
