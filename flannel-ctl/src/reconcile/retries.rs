@@ -142,7 +142,7 @@ mod tests {
             retries.failed(key(n), error(), Duration::ZERO, f64::from(n) / 10_000.0);
         }
         let (mut now, mut passes, mut tries) = (Duration::ZERO, 0, 0);
-        while now < Duration::from_secs(120) {
+        while now < Duration::from_mins(2) {
             now = retries.next().unwrap();
             passes += 1;
             for n in (0..10_000).filter(|n| !retries.holds(&key(*n), now)).collect::<Vec<_>>() {
