@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{fits, free, owner, owner::Owner};
+use super::{fits, free, owner, owner::Owner, parse};
 use crate::model::{Family, LeaseRecord, LeaseValue, Network, Subnet};
 
 /// What one node asks for.
@@ -15,15 +15,20 @@ pub struct Claim<'a> {
     pub previous: Option<Subnet>,
     /// Decides among the free subnets.
     pub random: u64,
+    /// Holders that were asked whether they live and gave no answer: key and mod revision.
+    pub silent: &'a [(String, i64)],
 }
 
-/// What to do, in this order: create or keep, then release.
+/// What to do, in this order: ask, create or keep, then release.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
+    /// Leases that a living node may hold: with our node id and another address, or with our
+    /// address and another node id. The rest of the decision stands if none of them answers.
+    pub ask: Vec<LeaseRecord>,
     pub take: Take,
     /// Leases of ours that do not fit the network, or are one too many.
     pub release: Vec<LeaseRecord>,
-    /// Keys of leases that carry our address and another node's id.
+    /// Keys of leases that carry our address and another node's id, and stay.
     pub rivals: Vec<String>,
 }
 
@@ -63,31 +68,48 @@ impl fmt::Display for Exhausted {
 /// Finds our lease, or a subnet for one.
 ///
 /// A reservation for us comes first, then what carries our node id, then what flannel's daemon
-/// left for our address, then the previous subnet, then a lot among the free ones.
+/// left for our address, then what a node with our address and another id left, which is how this
+/// node looks after it was installed anew, then the previous subnet, then a lot among the free.
 pub fn choose(claim: &Claim<'_>, records: &[LeaseRecord]) -> Result<Decision, Exhausted> {
     let mut ours: Vec<(Rank, Subnet, &LeaseRecord)> = Vec::new();
-    let mut release = Vec::new();
-    let mut rivals = Vec::new();
+    let (mut ask, mut release, mut rivals) = (Vec::new(), Vec::new(), Vec::new());
     let mut taken = Vec::with_capacity(records.len());
+    let mut as_we_are = false;
     for record in records {
         let Ok(subnet) = Subnet::from_key(&record.key) else { continue };
         let owner = owner(&record.value, claim.value);
         let reserved = record.lease_id == 0;
         taken.push((subnet, reserved));
-        match owner {
-            Owner::Us | Owner::OurAddress if fits(&subnet, claim.network) => {
-                let rank = Rank {
-                    leased: !reserved,
-                    by_address: owner == Owner::OurAddress,
-                    not_previous: Some(subnet) != claim.previous,
-                    created: record.created,
-                };
+        let kind = match owner {
+            Owner::Us if is_elsewhere(claim, record) => {
+                if is_open(claim, record) {
+                    ask.push(record.clone());
+                }
+                Kind::Id
+            }
+            Owner::Us => {
+                as_we_are |= fits(&subnet, claim.network);
+                Kind::Id
+            }
+            Owner::OurAddress => Kind::Address,
+            Owner::Rival => {
+                rivals.push(record);
+                Kind::Rival
+            }
+            Owner::Other | Owner::Nobody | Owner::Unreadable => continue,
+        };
+        if fits(&subnet, claim.network) {
+            let not_previous = Some(subnet) != claim.previous;
+            let rank = Rank { leased: !reserved, kind, not_previous, created: record.created };
+            if kind != Kind::Rival || !reserved {
                 ours.push((rank, subnet, record));
             }
-            Owner::Us | Owner::OurAddress if !reserved => release.push(record.clone()),
-            Owner::Rival => rivals.push(record.key.clone()),
-            Owner::Us | Owner::OurAddress | Owner::Other | Owner::Nobody | Owner::Unreadable => {}
+        } else if kind != Kind::Rival && !reserved {
+            release.push(record.clone());
         }
+    }
+    if !as_we_are {
+        ask.extend(rivals.iter().filter(|record| is_open(claim, record)).map(|record| (*record).clone()));
     }
     ours.sort_unstable_by_key(|(rank, ..)| *rank);
     let mut ours = ours.into_iter();
@@ -97,17 +119,40 @@ pub fn choose(claim: &Claim<'_>, records: &[LeaseRecord]) -> Result<Decision, Ex
     };
     // A second lease with our node id is a leftover; a second one with our address may belong
     // to another node that has it too.
-    release.extend(ours.filter(|(rank, ..)| rank.leased && !rank.by_address).map(|(_, _, record)| record.clone()));
-    Ok(Decision { take, release, rivals })
+    release.extend(ours.filter(|(rank, ..)| rank.leased && rank.kind == Kind::Id).map(|(_, _, record)| record.clone()));
+    let kept = |record: &LeaseRecord| matches!(&take, Take::Keep(_, kept) if kept.key == record.key);
+    let rivals = rivals.into_iter().filter(|record| !kept(record)).map(|record| record.key.clone()).collect();
+    Ok(Decision { ask, take, release, rivals })
+}
+
+/// It carries another address than ours: we moved, or somebody has our node id.
+fn is_elsewhere(claim: &Claim<'_>, record: &LeaseRecord) -> bool {
+    parse(&record.value)
+        .is_some_and(|value| (value.public_ip, value.public_ipv6) != (claim.value.public_ip, claim.value.public_ipv6))
+}
+
+/// Whether its holder lives is not known yet. A reservation that nobody has used has no holder.
+fn is_open(claim: &Claim<'_>, record: &LeaseRecord) -> bool {
+    let used = || parse(&record.value).is_some_and(|value| !value.backend_type.is_empty());
+    (record.lease_id != 0 || used())
+        && !claim.silent.iter().any(|(key, revision)| *key == record.key && *revision == record.modified)
 }
 
 /// Lowest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     leased: bool,
-    by_address: bool,
+    kind: Kind,
     not_previous: bool,
     created: i64,
+}
+
+/// Why a lease is ours.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Id,
+    Address,
+    Rival,
 }
 
 fn create(claim: &Claim<'_>, taken: &[(Subnet, bool)]) -> Result<Subnet, Exhausted> {

@@ -7,6 +7,7 @@ use crate::{
     config::{ConfigErrors, uplink::NoUplink},
     kernel::KernelError,
     serve::{http::BindError, socket::SocketError},
+    source::Contested,
     state::{FileError, LockError, NodeIdError},
 };
 
@@ -24,6 +25,8 @@ pub enum StartError {
     Kernel(#[from] KernelError),
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
+    #[error(transparent)]
+    Contested(#[from] Contested),
     #[error(transparent)]
     Socket(#[from] SocketError),
     #[error(transparent)]

@@ -1,6 +1,6 @@
 //! Everything between the command line and the first pass of the loop.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
@@ -25,8 +25,8 @@ use crate::{
         Report,
         report::{DatapathReport, NodeReport, SourceReport},
     },
-    source::{LeaseRequest, LeaseSource, OwnLease, etcd::EtcdSource, file::FileSource},
-    state::{NodeId, node_id, subnet_env::Previous},
+    source::{LeaseRequest, LeaseSource, NoLease, OwnLease, etcd::EtcdSource, file::FileSource},
+    state::{NodeId, node_id, refusal, subnet_env::Previous},
 };
 
 /// How long a lease may take to be given back on the way out.
@@ -97,8 +97,9 @@ pub(super) async fn prepare(
         network: network.clone(),
         value: announce(&identity, &network, &uplink, mac_v4, mac_v6),
         previous: Subnet::new(previous.subnet_v4, previous.subnet_v6),
+        refused_by: refusal::load(&settings.paths.state_dir)?,
     };
-    let lease = source.acquire(request).await?;
+    let lease = acquire(&mut source, request, &settings.paths.state_dir).await?;
     tracing::info!(subnet = %lease.subnet, key = lease.key, "holding a lease");
 
     let filter = HostFilter::open(filter_choice(settings.filter.flavour));
@@ -116,6 +117,21 @@ pub(super) async fn prepare(
         report.datapath = datapath_report(&network, datapath);
     });
     Ok(Prepared { identity, network, source, lease, facts, rules, kernel, own })
+}
+
+/// A lease, or the reason why another node has what is ours, remembered for the next start.
+async fn acquire(source: &mut LeaseSource, request: LeaseRequest, state_dir: &Path) -> Result<OwnLease, StartError> {
+    match source.acquire(request).await {
+        Ok(lease) => {
+            refusal::forget(state_dir)?;
+            Ok(lease)
+        }
+        Err(NoLease::Contested(contested)) => {
+            refusal::store(state_dir, &contested.holding)?;
+            Err(contested.into())
+        }
+        Err(NoLease::Exhausted(exhausted)) => Err(exhausted.into()),
+    }
 }
 
 fn tell(report_tx: &watch::Sender<Arc<Report>>, change: impl FnOnce(&mut Report)) {

@@ -158,7 +158,9 @@ async fn look(settings: &Settings) -> Result<Preview, PreviewError> {
     let previous = Subnet::new(previous.subnet_v4, previous.subnet_v6);
     let (lease, records) = match leases {
         Leases::Listed(records) => (preview.choose(&network, value, previous, &records)?, records),
-        Leases::File(source) => listed(*source, LeaseRequest { network: network.clone(), value, previous }).await?,
+        Leases::File(source) => {
+            listed(*source, LeaseRequest { network: network.clone(), value, previous, refused_by: None }).await?
+        }
     };
 
     let filter = HostFilter::open(prepare::filter_choice(settings.filter.flavour));
@@ -191,7 +193,7 @@ impl Preview {
         previous: Option<Subnet>,
         records: &[LeaseRecord],
     ) -> Result<OwnLease, StartError> {
-        let claim = Claim { network, value: &value, previous, random: 0 };
+        let claim = Claim { network, value: &value, previous, random: 0, silent: &[] };
         let decision = alloc::choose(&claim, records)?;
         let subnet = match &decision.take {
             Take::Keep(subnet, record) => {
@@ -216,6 +218,13 @@ impl Preview {
         for record in &decision.release {
             let text = format!("release lease {}, which is ours and of no use", record.key);
             self.step(Change::Remove, format!("lease {}", record.key), text);
+        }
+        if !decision.ask.is_empty() {
+            let keys: Vec<_> = decision.ask.iter().map(|record| record.key.as_str()).collect();
+            self.notes.push(format!(
+                "another node may live with our id or address and hold {}: it is asked first, and if it answers, this one does not start",
+                keys.join(", ")
+            ));
         }
         if !decision.rivals.is_empty() {
             self.notes.push(format!("another node holds a lease with our address: {}", decision.rivals.join(", ")));

@@ -43,6 +43,8 @@ pub(super) struct Memory {
     /// The last full look was not of our own making: differences are somebody else's work.
     suspicious: bool,
     looked_before: bool,
+    /// Why the source holds removals back.
+    holding: Option<String>,
     pub(super) uplink_problem: Option<String>,
     pub(super) observe_problem: Option<String>,
     pub(super) publish_problem: Option<String>,
@@ -63,6 +65,7 @@ impl Memory {
             disturbed: BTreeSet::new(),
             suspicious: false,
             looked_before: false,
+            holding: None,
             uplink_problem: None,
             observe_problem: None,
             publish_problem: None,
@@ -83,6 +86,7 @@ impl Memory {
             Event::Snapshot(_) | Event::Put(_) | Event::Delete(_) | Event::Lost { .. } => {}
             Event::Own(lease) => self.lease = lease.clone(),
             Event::Conflict { .. } => self.counters.own_subnet_conflicts += 1,
+            Event::Holding(why) => self.holding = Some(why.clone()).filter(|why| !why.is_empty()),
             Event::NetworkChanged(what) => {
                 self.base.network.get_or_insert_default().problem = Some(what.clone()).filter(|what| !what.is_empty());
             }
@@ -223,6 +227,7 @@ impl Memory {
         if world.is_fenced() {
             troubles.push("our subnet went to another node".to_owned());
         }
+        troubles.extend(self.holding.iter().cloned());
         troubles.extend(self.observe_problem.iter().cloned());
         troubles.extend(self.uplink_problem.iter().cloned());
         troubles.extend(self.publish_problem.iter().cloned());

@@ -1,5 +1,6 @@
 //! Where leases come from.
 
+pub mod contested;
 pub mod etcd;
 pub mod file;
 
@@ -7,7 +8,11 @@ use std::sync::mpsc::Sender;
 
 use tokio::sync::watch::Receiver;
 
-pub use self::{etcd::EtcdSource, file::FileSource};
+pub use self::{
+    contested::{Clash, Contested, Holding},
+    etcd::EtcdSource,
+    file::FileSource,
+};
 use crate::{
     alloc::Exhausted,
     model::{LeaseRecord, LeaseValue, Network, Subnet},
@@ -35,6 +40,9 @@ pub enum Event {
         key: String,
         reason: String,
     },
+    /// The store came back without what it had, and removals wait until its nodes have written
+    /// their leases again; empty once that is over.
+    Holding(String),
     /// The network config in the store is not the one that we started with. It is applied at the
     /// next start, never mixed in; the text says what is different, and is empty once it is the
     /// same again.
@@ -76,6 +84,18 @@ pub struct LeaseRequest {
     pub value: LeaseValue,
     /// The subnet that we had before, if we remember one.
     pub previous: Option<Subnet>,
+    /// A lease whose holder kept an earlier start of ours from starting: it is not asked again, so
+    /// that its reboot does not pass for its end.
+    pub refused_by: Option<Holding>,
+}
+
+/// Why there is no lease for us, and waiting does not help.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoLease {
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+    #[error(transparent)]
+    Contested(#[from] Contested),
 }
 
 /// A place where leases come from. The order of calls is that of the methods; the first two wait
@@ -95,7 +115,7 @@ impl LeaseSource {
     }
 
     /// Our lease.
-    pub async fn acquire(&mut self, request: LeaseRequest) -> Result<OwnLease, Exhausted> {
+    pub async fn acquire(&mut self, request: LeaseRequest) -> Result<OwnLease, NoLease> {
         match self {
             Self::Etcd(source) => Box::pin(source.acquire(request)).await,
             Self::File(source) => Ok(source.acquire(request).await),

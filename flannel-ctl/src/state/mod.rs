@@ -3,6 +3,7 @@
 pub mod atomic;
 pub mod lock;
 pub mod node_id;
+pub mod refusal;
 pub mod subnet_env;
 pub mod vtep_mac;
 

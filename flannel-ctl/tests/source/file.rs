@@ -21,7 +21,7 @@ fn replace(path: &Path, text: &str) {
 async fn start(path: &Path) -> Node {
     let mut source = LeaseSource::File(Box::new(FileSource::new(path.into(), None)));
     let network = source.network().await;
-    let request = LeaseRequest { network, value: value("a", "192.0.2.1"), previous: None };
+    let request = LeaseRequest { network, value: value("a", "192.0.2.1"), previous: None, refused_by: None };
     let lease = source.acquire(request).await.unwrap();
     Node::run(source, lease, value("a", "192.0.2.1"))
 }

@@ -152,6 +152,19 @@ impl Server {
         }
     }
 
+    /// All data is gone while the server is down, as after a lost disk.
+    pub(crate) fn lose_data(&mut self) {
+        self.kill();
+        for name in ["data", "store.db"] {
+            let path = self.dir.path().join(name);
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).unwrap();
+            } else if path.exists() {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = self.child.as_ref().unwrap().id();
         kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();

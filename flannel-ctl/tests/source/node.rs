@@ -6,7 +6,7 @@ use etcd_client::{Client, GetOptions, KeyValue};
 use flannel_ctl::{
     config::{EtcdConfig, LeaseOptions},
     model::{LeaseRecord, LeaseValue, Subnet},
-    source::{EtcdSource, Event, EventSink, LeaseRequest, LeaseSource, OwnLease},
+    source::{EtcdSource, Event, EventSink, Holding, LeaseRequest, LeaseSource, NoLease, OwnLease},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -47,20 +47,25 @@ pub(crate) struct Setup {
     pub options: LeaseOptions,
     pub value: LeaseValue,
     pub previous: Option<Subnet>,
+    pub refused_by: Option<Holding>,
 }
 
 impl Setup {
     pub(crate) fn new(config: EtcdConfig, id: &str, ip: &str) -> Self {
-        Self { config, options: LeaseOptions::default(), value: value(id, ip), previous: None }
+        Self { config, options: LeaseOptions::default(), value: value(id, ip), previous: None, refused_by: None }
     }
 
     /// Network and lease, and then stop.
     pub(crate) async fn acquire(self) -> (LeaseSource, OwnLease) {
+        self.try_acquire().await.unwrap()
+    }
+
+    pub(crate) async fn try_acquire(self) -> Result<(LeaseSource, OwnLease), NoLease> {
         let mut source = LeaseSource::Etcd(Box::new(EtcdSource::new(self.config, self.options)));
         let network = source.network().await;
-        let request = LeaseRequest { network, value: self.value, previous: self.previous };
-        let lease = source.acquire(request).await.unwrap();
-        (source, lease)
+        let request = LeaseRequest { network, value: self.value, previous: self.previous, refused_by: self.refused_by };
+        let lease = source.acquire(request).await?;
+        Ok((source, lease))
     }
 
     pub(crate) async fn run(self) -> Node {
@@ -122,7 +127,11 @@ impl Node {
             Event::Delete(key) => drop(self.leases.remove(key)),
             Event::Own(lease) => self.own = Some(lease.clone()),
             Event::Lost { .. } => self.own = None,
-            Event::Conflict { .. } | Event::NetworkChanged(_) | Event::Connected | Event::Disconnected(_) => {}
+            Event::Conflict { .. }
+            | Event::Holding(_)
+            | Event::NetworkChanged(_)
+            | Event::Connected
+            | Event::Disconnected(_) => {}
         }
         self.heard.push(event);
     }

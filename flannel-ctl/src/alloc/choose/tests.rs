@@ -27,7 +27,7 @@ fn record(key: &str, ip: &str, id: &str, lease_id: i64) -> LeaseRecord {
 fn decide(records: &[LeaseRecord], previous: Option<&str>) -> Result<Decision, Exhausted> {
     let (network, us) = (network(true, false), value("10.0.0.1", "a"));
     let previous = previous.map(|key| Subnet::from_key(key).unwrap());
-    choose(&Claim { network: &network, value: &us, previous, random: 7 }, records)
+    choose(&Claim { network: &network, value: &us, previous, random: 7, silent: &[] }, records)
 }
 
 fn kept(decision: &Decision) -> &str {
@@ -63,13 +63,47 @@ fn what_does_not_fit_is_released_unless_it_is_a_reservation() {
     assert_eq!(decision.take, Take::Create(Subnet::from_key("10.5.10.0-24").unwrap()), "the eighth that is free");
 }
 
+fn asked(decision: &Decision) -> Vec<&str> {
+    decision.ask.iter().map(|record| record.key.as_str()).collect()
+}
+
 #[test]
-fn a_rival_is_named_and_left_alone() {
+fn a_lease_with_our_address_and_another_id_is_ours_unless_its_holder_answers() {
     let records = [record("10.5.3.0-24", "10.0.0.1", "b", 5)];
-    let decision = decide(&records, Some("10.5.3.0-24")).unwrap();
-    assert_eq!(decision.rivals, vec!["10.5.3.0-24".to_owned()]);
-    assert!(matches!(decision.take, Take::Create(_)));
-    assert!(decision.release.is_empty());
+    let decision = decide(&records, Some("10.5.200.0-24")).unwrap();
+    assert_eq!((kept(&decision), asked(&decision)), ("10.5.3.0-24", vec!["10.5.3.0-24"]));
+    assert!(decision.release.is_empty() && decision.rivals.is_empty());
+    let reserved = [record("10.5.3.0-24", "10.0.0.1", "b", 0)];
+    let decision = decide(&reserved, None).unwrap();
+    assert!(matches!(decision.take, Take::Create(_)), "it is reserved for that node");
+    assert_eq!((decision.rivals.as_slice(), asked(&decision)), (&["10.5.3.0-24".to_owned()][..], vec![]));
+}
+
+#[test]
+fn nobody_is_asked_when_our_own_lease_stands_as_we_are() {
+    let mut records = vec![record("10.5.3.0-24", "10.0.0.1", "a", 5), record("10.5.4.0-24", "10.0.0.1", "b", 6)];
+    let decision = decide(&records, None).unwrap();
+    assert_eq!((kept(&decision), asked(&decision)), ("10.5.3.0-24", vec![]));
+    assert_eq!(decision.rivals, vec!["10.5.4.0-24".to_owned()]);
+    // A second one with our id may be a copy's, and is not deleted unasked.
+    records.push(record("10.5.5.0-24", "10.0.0.9", "a", 7));
+    assert_eq!(asked(&decide(&records, None).unwrap()), vec!["10.5.5.0-24"]);
+}
+
+#[test]
+fn a_lease_with_our_id_and_another_address_is_asked_once_per_revision() {
+    let mut records = vec![record("10.5.3.0-24", "10.0.0.9", "a", 5), record("10.5.4.0-24", "0.0.0.0", "a", 0)];
+    let (network, us) = (network(true, false), value("10.0.0.1", "a"));
+    let silent = [("10.5.3.0-24".to_owned(), 1)];
+    let claim = |silent| Claim { network: &network, value: &us, previous: None, random: 7, silent };
+    assert_eq!(
+        asked(&choose(&claim(&[]), &records).unwrap()),
+        vec!["10.5.3.0-24"],
+        "a fresh reservation has no holder"
+    );
+    assert_eq!(asked(&choose(&claim(&silent), &records).unwrap()), Vec::<&str>::new());
+    records[0].modified = 2;
+    assert_eq!(asked(&choose(&claim(&silent), &records).unwrap()), vec!["10.5.3.0-24"], "somebody wrote since");
 }
 
 #[test]
@@ -104,7 +138,7 @@ fn both_families_or_the_one_that_is_on() {
     let us = value("10.0.0.1", "a");
     let create = |v4, v6| {
         let network = network(v4, v6);
-        let claim = Claim { network: &network, value: &us, previous: None, random: 3 << 32 };
+        let claim = Claim { network: &network, value: &us, previous: None, random: 3 << 32, silent: &[] };
         choose(&claim, &[]).unwrap().take
     };
     assert_eq!(create(true, true), Take::Create(Subnet::from_key("10.5.1.0-24&fc00:0:0:4::-64").unwrap()));

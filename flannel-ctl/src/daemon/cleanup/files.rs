@@ -10,7 +10,7 @@ use super::{Outcome, Wish};
 use crate::{
     config::settings::Paths,
     serve::StatusSocket,
-    state::{Lock, NodeId, atomic},
+    state::{Lock, NodeId, atomic, refusal},
 };
 
 /// Subnet file and, if asked for, the node's identity.
@@ -53,7 +53,9 @@ fn identity(state_dir: &Path, outcome: &mut Outcome) {
         Err(error) => return outcome.errors.push(format!("list {}: {error}", state_dir.display())),
     };
     for name in names {
-        let ours = name.to_str().is_some_and(|name| name == NodeId::NAME || name.starts_with("vtep-mac"));
+        let ours = name
+            .to_str()
+            .is_some_and(|name| name == NodeId::NAME || name == refusal::NAME || name.starts_with("vtep-mac"));
         if ours {
             file(&state_dir.join(name), outcome);
         }

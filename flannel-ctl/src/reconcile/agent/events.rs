@@ -33,6 +33,8 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
                 self.ready.push(self.readiness.wait_for("another subnet"));
             }
             Event::Conflict { key, reason } => tracing::warn!(key, reason, "conflict over our lease; taking it back"),
+            // Whoever holds them has said so.
+            Event::Holding(_) => {}
             Event::NetworkChanged(what) if what.is_empty() => {
                 tracing::info!("the network config is again the one that we started with");
             }

@@ -17,13 +17,15 @@ use crate::{
     alloc,
     config::LeaseOptions,
     model::{LeaseRecord, LeaseValue, Subnet},
-    source::{Event, EventSink, LeaseRequest, OwnLease},
+    source::{Event, EventSink, Holding, LeaseRequest, NoLease, OwnLease},
 };
 
 /// A quarrel is over when nobody wrote over our key for this long.
 const QUIET: Duration = Duration::from_mins(1);
 /// A dead etcd lease shall be noticed long before anybody wonders.
 const RENEW_AT_LEAST: Duration = Duration::from_mins(5);
+/// A node that another keeps from having a lease looks this often whether that is over.
+const CONTESTED: Duration = Duration::from_secs(30);
 
 /// The lease that is ours, as we last read or wrote it.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub(super) struct Owned {
     pub(super) subnet: Subnet,
     pub(super) value: LeaseValue,
     pub(super) record: LeaseRecord,
+    /// What the lease said before we took it from a holder that gave no answer.
+    pub(super) displaced: Option<LeaseValue>,
 }
 
 impl Owned {
@@ -90,8 +94,15 @@ impl Hold {
     /// no longer ours is out of use before anything else happens.
     pub(super) fn fence(&mut self, view: &mut View, sink: &dyn EventSink) {
         let Some(owned) = &self.owned else { return };
-        if let Verdict::Lost(reason) = judge(owned, view.own(), &self.request.value, self.attempted.as_deref()) {
-            self.lose(view, sink, reason);
+        match judge(owned, view.own(), &self.request.value, self.attempted.as_deref()) {
+            Verdict::Lost(reason) => self.lose(view, sink, reason),
+            Verdict::Yield(reason) => self.yield_to(view, sink, reason),
+            Verdict::Fine
+            | Verdict::Adopt
+            | Verdict::Rewrite
+            | Verdict::Recreate
+            | Verdict::Answer(_)
+            | Verdict::Regain(_) => {}
         }
     }
 
@@ -112,6 +123,12 @@ impl Hold {
                 Ok(None)
             }
             Err(AcquireError::Etcd(error)) if !error.kind.keeps_session() => Err(error),
+            Err(AcquireError::NoLease(NoLease::Contested(error))) => {
+                self.retry_at = Some(Instant::now() + CONTESTED);
+                let text = error.to_string();
+                self.request.refused_by = Some(error.holding);
+                Ok(Some(text))
+            }
             Err(error) => {
                 self.retry_at = Some(Instant::now() + self.trouble.next());
                 Ok(Some(error.to_string()))
@@ -150,7 +167,7 @@ impl Hold {
                 Verdict::Adopt => {
                     let Some(record) = now else { break };
                     let value = alloc::parse(&record.value).unwrap_or_else(|| owned.value.clone());
-                    let owned = Owned { subnet: owned.subnet, value, record };
+                    let owned = Owned { value, record, ..owned.clone() };
                     self.hold(owned, view, sink);
                 }
                 Verdict::Rewrite => self.write(session, view, sink, now).await?,
@@ -162,10 +179,15 @@ impl Hold {
                     warn!(subnet = %owned.subnet, "our lease is gone from the store; writing it again");
                     self.write(session, view, sink, None).await?;
                 }
+                Verdict::Answer(reason) => {
+                    sink.send(Event::Conflict { key: owned.record.key.clone(), reason });
+                    self.write(session, view, sink, now).await?;
+                }
                 Verdict::Regain(reason) => {
                     if let Some(until) = self.quarrel_until.filter(|until| *until > Instant::now()) {
                         self.retry_at = Some(until);
-                        return Ok(());
+                        // The key may hang on our etcd lease still, and must not expire meanwhile.
+                        return Ok(self.keep_alive(session).await?);
                     }
                     debug!(subnet = %owned.subnet, reason, "somebody wrote over our lease; taking it back");
                     sink.send(Event::Conflict { key: owned.record.key.clone(), reason });
@@ -173,6 +195,7 @@ impl Hold {
                     self.write(session, view, sink, now).await?;
                 }
                 Verdict::Lost(reason) => self.lose(view, sink, reason),
+                Verdict::Yield(reason) => self.yield_to(view, sink, reason),
             }
         }
         self.renew(session, view, sink).await?;
@@ -198,14 +221,14 @@ impl Hold {
         let stored = now.as_ref().and_then(|now| alloc::parse(&now.value)).unwrap_or_else(|| owned.value.clone());
         let value = merged(&self.request.value, Some(&stored));
         let bytes = encode(&value);
-        let subnet = owned.subnet;
+        let (subnet, displaced) = (owned.subnet, owned.displaced.clone());
         let expected = now.as_ref().map_or(0, |now| now.modified);
         self.attempted = Some(bytes.clone());
         match session.write(&key, expected, &bytes, lease).await? {
             Write::Done(revision) => {
                 let created = now.map_or(revision, |now| now.created);
                 let record = LeaseRecord { key, value: bytes, created, modified: revision, lease_id: lease };
-                self.hold(Owned { subnet, value, record }, view, sink);
+                self.hold(Owned { subnet, value, record, displaced }, view, sink);
                 self.renew_at = Instant::now() + self.renew_every();
             }
             Write::Changed(now) => view.follow(Some(key), now),
@@ -234,6 +257,18 @@ impl Hold {
         Ok(())
     }
 
+    /// Renews, and leaves it to the next write to notice that there is nothing to renew.
+    async fn keep_alive(&mut self, session: &Session) -> Result<(), EtcdError> {
+        let lease = self.owned.as_ref().map_or(0, |owned| owned.record.lease_id);
+        if Instant::now() >= self.renew_at {
+            if lease != 0 && !session.renew(lease).await? {
+                debug!(lease, "our etcd lease is gone; the next write brings another");
+            }
+            self.renew_at = Instant::now() + self.renew_every();
+        }
+        Ok(())
+    }
+
     /// A third of the time to live, so that two renewals may fail; a little early, so that nodes
     /// that started together drift apart.
     fn renew_every(&self) -> Duration {
@@ -257,6 +292,12 @@ impl Hold {
         view.follow(None, None);
         self.request.previous = None;
         sink.send(Event::Lost { subnet: owned.subnet, reason });
+    }
+
+    /// The holder from whom we took it lives after all: it keeps its lease, and is not asked again.
+    fn yield_to(&mut self, view: &mut View, sink: &dyn EventSink, reason: String) {
+        self.request.refused_by = view.own().map(Holding::of);
+        self.lose(view, sink, reason);
     }
 
     /// While our key was gone, somebody leased a part of its range under another key.

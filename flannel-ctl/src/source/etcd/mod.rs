@@ -6,6 +6,7 @@
 
 mod acquire;
 mod backoff;
+mod challenge;
 mod client;
 mod error;
 mod health;
@@ -28,10 +29,9 @@ pub use watch::{Change, Feed};
 
 use self::{acquire::acquire, health::Health, hold::Owned};
 use crate::{
-    alloc::Exhausted,
     config::{EtcdConfig, LeaseOptions},
     model::{LeaseValue, Network},
-    source::{EventSink, LeaseRequest, OwnLease},
+    source::{EventSink, LeaseRequest, NoLease, OwnLease},
 };
 
 /// etcd as a source of leases.
@@ -67,7 +67,7 @@ impl EtcdSource {
     }
 
     /// Takes a lease; waits for etcd as long as it takes.
-    pub async fn acquire(&mut self, request: LeaseRequest) -> Result<OwnLease, Exhausted> {
+    pub async fn acquire(&mut self, request: LeaseRequest) -> Result<OwnLease, NoLease> {
         loop {
             let session = self.connected().await;
             match acquire(&session, &request, self.options.ttl).await {
@@ -77,7 +77,7 @@ impl EtcdSource {
                     self.request = Some(request);
                     return Ok(lease);
                 }
-                Err(AcquireError::Exhausted(error)) => return Err(error),
+                Err(AcquireError::NoLease(error)) => return Err(error),
                 Err(AcquireError::Etcd(error)) => self.failed(&error).await,
             }
         }
