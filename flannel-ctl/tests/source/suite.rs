@@ -27,7 +27,8 @@ use self::identity::{
     a_copied_node_id_does_not_start_beside_its_original, a_dead_lease_that_is_not_taken_is_put_back_as_it_was,
     a_holder_that_answers_too_late_has_its_subnet_back, a_lease_is_renewed_while_a_quarrel_waits,
     a_node_installed_anew_gets_its_old_subnet_back, a_second_node_with_one_address_does_not_start,
-    copies_that_start_at_once_end_as_one_owner, nodes_with_one_address_that_start_at_once_end_as_one,
+    a_store_that_lost_its_data_costs_no_living_peer, copies_that_start_at_once_end_as_one_owner,
+    nodes_with_one_address_that_start_at_once_end_as_one,
 };
 
 macro_rules! suite {
@@ -71,6 +72,7 @@ suites! {
     a_dead_lease_that_is_not_taken_is_put_back_as_it_was,
     a_holder_that_answers_too_late_has_its_subnet_back,
     a_lease_is_renewed_while_a_quarrel_waits,
+    a_store_that_lost_its_data_costs_no_living_peer,
     an_own_key_that_was_deleted_is_back_within_a_second,
     an_own_key_that_was_overwritten_is_regained_and_reported,
     a_subnet_that_another_took_while_we_were_cut_off_is_given_up,

@@ -1,6 +1,6 @@
 //! The life of the source: one session after another, each from a fresh list.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::{
     sync::watch::Receiver,
@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::{Change, EtcdError, EtcdSource, Feed, Kind, NoEndpoint, Session, hold::Hold, view::View};
 use crate::{
-    model::LeaseValue,
+    model::{LeaseRecord, LeaseValue},
     source::{Event, EventSink},
 };
 
@@ -18,6 +18,9 @@ use crate::{
 const CHECK: Duration = Duration::from_mins(1);
 /// A watch that lags is given this long before it counts as one that lost something.
 const CATCH_UP: Duration = Duration::from_secs(2);
+/// Peers that a store has forgotten are kept for this long: every living node has found the store
+/// again by then, and has written its lease anew.
+const REMEMBER: Duration = Duration::from_secs(10);
 /// An exit is not held up longer than this.
 const RELEASE: Duration = Duration::from_secs(2);
 
@@ -38,6 +41,7 @@ pub(super) async fn run(
         view: View::default(),
         values: Some(values),
         config_said: String::new(),
+        forgotten: None,
         source,
         sink,
     };
@@ -58,7 +62,14 @@ struct Keeper<'a> {
     view: View,
     values: Option<Receiver<LeaseValue>>,
     config_said: String,
+    forgotten: Option<Forgotten>,
     sink: &'a dyn EventSink,
+}
+
+/// Keys that the store lost, whose removal is told later unless they come back.
+struct Forgotten {
+    keys: BTreeSet<String>,
+    until: Instant,
 }
 
 /// Why a session is over.
@@ -137,6 +148,7 @@ impl Keeper<'_> {
                     self.settle(session).await?;
                 }
                 () = sleep_until(self.hold.due()) => self.settle(session).await?,
+                () = until(self.forgotten.as_ref().map(|forgotten| forgotten.until)) => self.remove_forgotten()?,
                 () = sleep_until(check_at) => {
                     let there = session.summary().await?;
                     if there == self.view.summary() {
@@ -162,13 +174,51 @@ impl Keeper<'_> {
         self.hold.attach(&mut self.view);
         let listing = session.list().await?;
         debug!(revision = listing.revision, leases = listing.records.len(), "listed");
+        let (lost, missing) = (self.view.is_another_history(&listing), self.view.missing(&listing));
         self.view.replace(&listing);
         self.hold.fence(&mut self.view, self.sink);
-        self.send(Event::Snapshot(listing.records))?;
+        self.tell(listing.records, lost, missing)?;
         let config = session.config().await?;
         self.source.note_config(config.as_ref(), &mut self.config_said, self.sink);
         self.settle(session).await?;
         Ok(feed)
+    }
+
+    /// Passes a list on: as complete, unless the store lost its data, now or a moment ago. Then the
+    /// list adds and changes, and what is missing from it is removed later.
+    fn tell(&mut self, records: Vec<LeaseRecord>, lost: bool, mut missing: BTreeSet<String>) -> Result<(), End> {
+        let before = self.forgotten.take();
+        let was_holding = before.is_some();
+        missing.extend(before.into_iter().flat_map(|forgotten| forgotten.keys));
+        for record in &records {
+            missing.remove(&record.key);
+        }
+        if missing.is_empty() || !(lost || was_holding) {
+            self.send(Event::Snapshot(records))?;
+            return if was_holding { self.send(Event::Holding(String::new())) } else { Ok(()) };
+        }
+        for record in records {
+            self.send(Event::Put(record))?;
+        }
+        let keys = missing;
+        let text = format!(
+            "the store lost what it had: {} leases that it does not list are kept for {} s, for their nodes to write them again",
+            keys.len(),
+            REMEMBER.as_secs()
+        );
+        warn!("{text}");
+        self.forgotten = Some(Forgotten { keys, until: Instant::now() + REMEMBER });
+        self.send(Event::Holding(text))
+    }
+
+    /// What was not written again in time is gone.
+    fn remove_forgotten(&mut self) -> Result<(), End> {
+        let Some(forgotten) = self.forgotten.take() else { return Ok(()) };
+        info!(leases = forgotten.keys.len(), "leases that the store lost and nobody wrote again are removed");
+        for key in forgotten.keys {
+            self.send(Event::Delete(key))?;
+        }
+        self.send(Event::Holding(String::new()))
     }
 
     async fn take_in(&mut self, session: &Session, change: Change) -> Result<(), End> {
@@ -178,7 +228,13 @@ impl Keeper<'_> {
         }
         let before = self.view.own().map(|own| own.modified);
         if let Some(event) = self.view.apply(change) {
+            if let (Event::Put(record), Some(forgotten)) = (&event, &mut self.forgotten) {
+                forgotten.keys.remove(&record.key);
+            }
             self.send(event)?;
+        }
+        if self.forgotten.as_ref().is_some_and(|forgotten| forgotten.keys.is_empty()) {
+            self.remove_forgotten()?;
         }
         if before == self.view.own().map(|own| own.modified) { Ok(()) } else { self.settle(session).await }
     }
@@ -216,6 +272,14 @@ impl Keeper<'_> {
     fn check_every(&self) -> Duration {
         let thousands = u32::try_from(self.view.keys().count() / 1000).unwrap_or(u32::MAX).saturating_add(1);
         CHECK.saturating_mul(thousands).mul_f64(rand::random_range(0.75..1.25))
+    }
+}
+
+/// Waits for ever for no time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What we know of the store: enough to tell news from echoes, and to notice what was missed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{session::Listing, watch::Change};
 use crate::{model::LeaseRecord, source::Event};
@@ -21,6 +21,21 @@ impl View {
         self.revision = listing.revision;
         self.keys = listing.records.iter().map(|record| (record.key.clone(), record.modified)).collect();
         self.own = self.own_key.as_ref().and_then(|key| listing.records.iter().find(|r| r.key == *key)).cloned();
+    }
+
+    /// Whether a store that gives this list has another history than the one that we have seen:
+    /// its revision went backwards, or nothing at all stands as we know it, our own key included.
+    pub(super) fn is_another_history(&self, listing: &Listing) -> bool {
+        let stands = |record: &LeaseRecord| self.keys.get(&record.key) == Some(&record.modified);
+        let newest = self.revision.max(self.summary().1);
+        listing.revision < newest || (!self.keys.is_empty() && !listing.records.iter().any(stands))
+    }
+
+    /// Keys of others that we know and the list does not have.
+    pub(super) fn missing(&self, listing: &Listing) -> BTreeSet<String> {
+        let listed: HashSet<&str> = listing.records.iter().map(|record| record.key.as_str()).collect();
+        let missing = |key: &&String| !listed.contains(key.as_str()) && self.own_key.as_ref() != Some(key);
+        self.keys.keys().filter(missing).cloned().collect()
     }
 
     /// Follows this key in full; `record` is what stands there.
@@ -101,6 +116,21 @@ mod tests {
         assert_eq!(view.summary(), (2, 12));
         assert_eq!(view.apply(Change::Delete("a".into(), 13)), Some(Event::Delete("a".into())));
         assert_eq!(view.summary(), (1, 7));
+    }
+
+    #[test]
+    fn a_store_that_lost_its_data_is_told_from_removals() {
+        let lost = |revision, records| view().is_another_history(&Listing { revision, records });
+        assert!(!lost(11, vec![record("own", 7)]), "a was removed");
+        assert!(!lost(11, vec![record("a", 4)]), "ours expired");
+        assert!(!lost(12, vec![record("a", 11), record("own", 7)]), "a was written anew");
+        assert!(lost(1, vec![]), "restarted empty");
+        assert!(lost(3, vec![record("b", 2), record("own", 3)]), "and written since");
+        assert!(lost(900, vec![record("own", 899)]), "far ahead, and all is another's work");
+        assert!(lost(9, vec![record("own", 7)]), "an older copy");
+        assert!(!View::default().is_another_history(&Listing { revision: 1, records: vec![] }), "nothing was known");
+        let listing = Listing { revision: 1, records: vec![record("b", 1)] };
+        assert_eq!(view().missing(&listing).into_iter().collect::<Vec<_>>(), ["a"], "our own is written again by us");
     }
 
     #[test]

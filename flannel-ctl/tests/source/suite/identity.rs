@@ -199,3 +199,33 @@ pub(super) async fn a_lease_is_renewed_while_a_quarrel_waits(server: Server) {
     }
     assert!(longest > Duration::from_secs(3), "the waits were too short to show anything: {longest:?}");
 }
+
+pub(super) async fn a_store_that_lost_its_data_costs_no_living_peer(mut server: Server) {
+    let mut client = server.with_network(NETWORK).await;
+    let (_dead, gone) = Setup::new(server.config(), "c", "192.0.2.3").acquire().await;
+    let mut first = Setup::new(server.config(), "a", "192.0.2.1").run().await;
+    let second = Setup::new(server.config(), "b", "192.0.2.2").run().await;
+    let other = second.acquired.key.clone();
+    first.until("all are known", |node| node.leases.len() == 3).await;
+    // A revision far above that of the store which follows.
+    for _ in 0..20 {
+        client.put("/elsewhere", "x", None).await.unwrap();
+    }
+    server.lose_data();
+    first.until("the loss is noticed", |node| matches!(node.heard.last(), Some(Event::Disconnected(_)))).await;
+    server.go();
+    server.ready().await;
+    let holding = |node: &Node| node.count(|event| matches!(event, Event::Holding(_)));
+    first.until("the removals are held back", |node| holding(node) == 1).await;
+    first.until("and told in the end", |node| holding(node) == 2).await;
+    assert_eq!(first.heard.last(), Some(&Event::Holding(String::new())));
+    let removed = |key: &str| first.heard.contains(&Event::Delete(key.to_owned()));
+    assert!(removed(&gone.key), "the dead one is removed");
+    assert!(!removed(&other), "the living one is not");
+    assert_eq!(first.count(|event| matches!(event, Event::Snapshot(_))), 1, "no list that would have removed it");
+    let mut client = server.client().await;
+    let keys: Vec<_> = stored(&mut client).await.iter().map(|kv| kv.key_str().unwrap().to_owned()).collect();
+    assert!(keys.contains(&key(&other)) && keys.contains(&key(&first.acquired.key)), "{keys:?}");
+    first.stop().await;
+    second.stop().await;
+}
