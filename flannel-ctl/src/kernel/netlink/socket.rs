@@ -1,21 +1,19 @@
 //! A blocking rtnetlink socket that keeps many requests in flight.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR};
-use netlink_sys::{Socket as RawSocket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_packet_core::NLM_F_ACK;
+use netlink_sys::{Socket as RawSocket, protocols::NETLINK_ROUTE};
 use nix::{
     errno::Errno,
-    sys::{
-        socket::{setsockopt, sockopt},
-        time::TimeVal,
-    },
+    sys::socket::{setsockopt, sockopt},
 };
 
-use super::wire::{HEADER, Message, Request, attributes, messages, text};
+use super::{
+    channel::{Channel, NLMSG_DONE, NLMSG_ERROR},
+    wire::{HEADER, Message, Request, attributes, text},
+};
 
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 /// `NLM_F_CAPPED` and `NLM_F_ACK_TLVS` of an error message.
 const CAPPED: u16 = 0x100;
 const ACK_TLVS: u16 = 0x200;
@@ -25,11 +23,7 @@ const CHUNK: usize = 512;
 /// Questions per datagram: each answer takes a page or two of receive buffer, which an
 /// unprivileged process gets 208 KB of.
 const QUESTIONS: usize = 32;
-/// A dump that is disturbed this often is given up.
-const DUMP_TRIES: u32 = 20;
 const RECEIVE_BUFFER: usize = 8 << 20;
-/// The kernel answers while it takes the request; this is for a kernel gone wrong.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The kernel's no.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,33 +33,22 @@ pub(crate) struct Refusal {
     pub(crate) text: String,
 }
 
-pub(crate) struct Socket {
-    raw: RawSocket,
-    port: u32,
-    sequence: u32,
-    buffer: Vec<u8>,
-}
+pub(crate) struct Socket(Channel);
 
 impl Socket {
     pub(crate) fn open() -> Result<Self, Refusal> {
-        let mut raw = RawSocket::new(NETLINK_ROUTE)?;
-        let port = raw.bind_auto()?.port_number();
-        raw.connect(&SocketAddr::new(0, 0))?;
-        raw.set_ext_ack(true)?;
-        raw.set_cap_ack(true)?;
+        let mut channel = Channel::open(NETLINK_ROUTE, RECEIVE_BUFFER)?;
         // Before 4.20: dumps then come unfiltered, which the readers do not rely on.
-        let strict = raw.set_netlink_get_strict_chk(true);
+        let strict = channel.raw().set_netlink_get_strict_chk(true);
         if let Err(error) = strict {
             tracing::debug!(%error, "the kernel does not filter dumps");
         }
-        grow_receive_buffer(&raw, RECEIVE_BUFFER)?;
-        setsockopt(&raw, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE.as_secs().cast_signed(), 0))?;
-        Ok(Self { raw, port, sequence: 0, buffer: Vec::with_capacity(64 << 10) })
+        Ok(Self(channel))
     }
 
     /// Our address: notices of what this socket did carry it.
     pub(crate) fn port(&self) -> u32 {
-        self.port
+        self.0.port()
     }
 
     /// Sends them all, in order, and says what became of each.
@@ -100,41 +83,17 @@ impl Socket {
         answers
     }
 
-    /// Reads a whole table, keeping what `read` returns. Starts over when the table changed
-    /// under way (`NLM_F_DUMP_INTR`): what was read may then be incomplete.
+    /// Reads a whole table, keeping what `read` returns.
     pub(crate) fn dump<T>(
         &mut self,
-        mut request: Request,
+        request: Request,
         mut read: impl FnMut(&[u8]) -> Option<T>,
     ) -> Result<Vec<T>, Refusal> {
-        request.add_flags(NLM_F_DUMP);
-        for _ in 0..DUMP_TRIES {
-            let mut found = Vec::new();
-            if self.dump_once(&mut request, |payload| found.extend(read(payload)))? {
-                return Ok(found);
-            }
-        }
-        Err(Refusal::new(Errno::EINTR, "the table changed whenever it was read"))
-    }
-
-    /// `false`: disturbed.
-    fn dump_once(&mut self, request: &mut Request, mut each: impl FnMut(&[u8])) -> Result<bool, Refusal> {
-        let sequence = self.next_sequence();
-        request.set_sequence(sequence);
-        self.raw.send(request.bytes(), 0)?;
-        let mut undisturbed = true;
-        loop {
-            self.receive()?;
-            for message in messages(&self.buffer).filter(|message| message.sequence == sequence) {
-                undisturbed &= message.flags & NLM_F_DUMP_INTR == 0;
-                match message.kind {
-                    NLMSG_ERROR => return refusal(&message).map_or(Ok(undisturbed), Err),
-                    // Carries an error number too when the dump broke off.
-                    NLMSG_DONE => return done(&message).map_or(Ok(undisturbed), Err),
-                    _ => each(message.payload),
-                }
-            }
-        }
+        let verdict = |message: &Message<'_>| match message.kind {
+            NLMSG_DONE => done(message).map_or(Ok(()), Err),
+            _ => refusal(message).map_or(Ok(()), Err),
+        };
+        self.0.dump(request, |payload, found| found.extend(read(payload)), verdict)
     }
 
     /// One datagram of requests. Only failures are reported, except that the last request is
@@ -145,28 +104,23 @@ impl Socket {
         mut on_answer: impl FnMut(usize, &Message<'_>),
     ) -> Vec<Result<(), Refusal>> {
         let Some(last) = requests.len().checked_sub(1) else { return Vec::new() };
-        let first = self.next_sequence();
-        let mut datagram = Vec::with_capacity(requests.iter().map(|request| request.bytes().len()).sum());
-        for (request, sequence) in requests.iter_mut().zip(first..) {
-            request.set_sequence(sequence);
-            self.sequence = sequence;
-        }
         requests[last].add_flags(NLM_F_ACK);
-        for request in requests.iter() {
-            datagram.extend_from_slice(request.bytes());
-        }
+        let (first, datagram) = self.0.number(requests);
         let mut results = vec![Ok(()); requests.len()];
-        if let Err(error) = self.raw.send(&datagram, 0) {
-            results.fill(Err(error.into()));
+        if let Err(error) = self.0.send(&datagram) {
+            results.fill(Err(error));
             return results;
         }
         loop {
-            if let Err(error) = self.receive() {
-                // Which answers were lost cannot be known.
-                results.iter_mut().filter(|result| result.is_ok()).for_each(|result| *result = Err(error.clone()));
-                return results;
-            }
-            for message in messages(&self.buffer) {
+            let answers = match self.0.receive() {
+                Ok(answers) => answers,
+                Err(error) => {
+                    // Which answers were lost cannot be known.
+                    results.iter_mut().filter(|result| result.is_ok()).for_each(|result| *result = Err(error.clone()));
+                    return results;
+                }
+            };
+            for message in answers {
                 let Some(index) = message.sequence.checked_sub(first).and_then(|i| usize::try_from(i).ok()) else {
                     continue;
                 };
@@ -185,24 +139,6 @@ impl Socket {
                 }
             }
         }
-    }
-
-    /// The next datagram, into the buffer.
-    fn receive(&mut self) -> Result<(), Refusal> {
-        loop {
-            self.buffer.clear();
-            match self.raw.recv(&mut self.buffer, 0) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// Wraps far from the end, so that a batch never does.
-    fn next_sequence(&mut self) -> u32 {
-        self.sequence = if self.sequence > u32::MAX / 2 { 1 } else { self.sequence + 1 };
-        self.sequence
     }
 }
 
