@@ -25,18 +25,23 @@ pub(super) enum Readiness {
     Wait(Option<Duration>),
 }
 
-/// Judges what fails of our own part. A knob that cannot be turned (a read-only /proc/sys) is
+/// Judges our own part. What is neither in place nor failing has not been tried yet: it is waited
+/// for. A knob that cannot be turned (a read-only /proc/sys) is
 /// told of but keeps nobody from starting, nor does anything that belongs to a peer.
-pub(super) fn judge(facts: &Facts, retries: &Retries, now: Duration, grace: Duration) -> Readiness {
-    if retries.is_empty() {
-        return Readiness::Ready;
-    }
+pub(super) fn judge(
+    facts: &Facts,
+    in_place: impl Fn(&Key) -> bool,
+    retries: &Retries,
+    now: Duration,
+    grace: Duration,
+) -> Readiness {
     let mut late: Option<Duration> = None;
     for key in desire_own(facts).keys() {
-        let Some(failure) = retries.get(key) else { continue };
-        match key {
-            Key::Setting(..) => {}
-            _ if facts.network.v4.is_some() && family(key) == Some(Family::V6) => {
+        let failure = retries.get(key);
+        match (key, failure) {
+            (Key::Setting(..), _) => {}
+            (_, None) if in_place(key) => {}
+            (_, Some(failure)) if facts.network.v4.is_some() && family(key) == Some(Family::V6) => {
                 let until = failure.since + grace;
                 late = Some(late.map_or(until, |late| late.min(until)));
             }
@@ -74,7 +79,7 @@ mod tests {
             let error = KernelError { attempt: "add".into(), answer: "no".into(), hint: None, errno: 1 };
             retries.failed(*key, error, NOW - Duration::from_secs(*ago), 0.0);
         }
-        judge(&fixtures::facts(dual), &retries, NOW, GRACE)
+        judge(&fixtures::facts(dual), |_| true, &retries, NOW, GRACE)
     }
 
     #[test]
@@ -104,7 +109,15 @@ mod tests {
         let mut retries = Retries::default();
         let error = KernelError { attempt: "add".into(), answer: "no".into(), hint: None, errno: 1 };
         retries.failed(Key::Device(Family::V6), error, Duration::ZERO, 0.0);
-        assert_eq!(judge(&facts, &retries, NOW, GRACE), Readiness::Wait(None));
+        assert_eq!(judge(&facts, |_| true, &retries, NOW, GRACE), Readiness::Wait(None));
+    }
+
+    #[test]
+    fn what_has_not_been_tried_yet_is_waited_for() {
+        // Rules with a guard are put once all peers are known.
+        let tried = |key: &Key| !matches!(key, Key::Filter | Key::Setting(..));
+        let judged = judge(&fixtures::facts(false), tried, &Retries::default(), NOW, GRACE);
+        assert_eq!(judged, Readiness::Wait(None));
     }
 
     #[test]

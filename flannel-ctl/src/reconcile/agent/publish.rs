@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Agent;
 use crate::{
     kernel::Kernel,
+    model::Key,
     reconcile::{Host, vital},
 };
 
@@ -19,7 +20,8 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
         if self.world.is_fenced() || self.memory.observe_problem.is_some() {
             return;
         }
-        match vital::judge(self.world.facts(), &self.retries, now, self.grace) {
+        let in_place = |key: &Key| self.world.wanted().get(key) == self.world.observed().get(key);
+        match vital::judge(self.world.facts(), in_place, &self.retries, now, self.grace) {
             vital::Readiness::Ready => {}
             vital::Readiness::WithoutV6 => {
                 if self.unpublished {

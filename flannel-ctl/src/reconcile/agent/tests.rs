@@ -153,9 +153,10 @@ fn route(n: u16) -> Key {
 fn becomes_ready_only_with_the_list_and_our_own_part_in_place() {
     let running = Running::start(FakeKernel::default());
     running.until("device made", |_, kernel| kernel.state.contains_key(&Key::Device(Family::V4)));
-    running.until("published", |_, _| running.host.published.lock().unwrap().len() == 1);
     assert!(!running.readiness.is_ready());
+    assert!(running.host.published.lock().unwrap().is_empty(), "rules that guard wait for the peers that they let in");
     running.source(Event::Snapshot(vec![record(2, false)]));
+    running.until("published", |_, _| running.host.published.lock().unwrap().len() == 1);
     running.until("ready", |report, _| running.readiness.is_ready() && report.state == Condition::Converged);
     assert!(running.kernel.0.lock().unwrap().state.contains_key(&route(2)));
 }
@@ -362,4 +363,17 @@ fn ipv6_that_fails_for_long_withholds_nothing_from_ipv4() {
     });
     let published = hasty.host.published.lock().unwrap();
     assert!(published[0].subnet.v6().is_some(), "containers get both addresses, for when it works again");
+}
+
+#[test]
+fn containers_are_told_of_nothing_while_our_rules_cannot_be_put() {
+    let running = Running::start(FakeKernel { refuse: [Key::Filter].into(), ..FakeKernel::default() });
+    running.source(Event::Snapshot(vec![record(2, false)]));
+    running.until("tried again and again", |report, kernel| {
+        report.kernel.failing.iter().any(|failing| failing.tries > 2) && kernel.state.contains_key(&route(2))
+    });
+    assert!(!running.readiness.is_ready());
+    assert!(running.host.published.lock().unwrap().is_empty());
+    running.kernel.0.lock().unwrap().refuse.clear();
+    running.until("ready", |_, _| running.readiness.is_ready() && running.host.published.lock().unwrap().len() == 1);
 }
