@@ -96,6 +96,7 @@ fn a_plan_lists_everything_and_changes_nothing() {
     assert!(!two.run_dir().exists() && !two.state_dir().exists());
     for wanted in [
         "add node identity",
+        "add VTEP address file /",
         "add lease",
         "add subnet file",
         "add IPv4 VXLAN device",
