@@ -147,7 +147,7 @@ fn open(settings: &Settings, report_tx: &watch::Sender<Arc<Report>>) -> Result<L
         SourceChoice::Etcd(etcd) => {
             let report_tx = report_tx.clone();
             let source = EtcdSource::new(etcd.clone(), settings.lease.clone()).telling(move |trouble| {
-                tell(&report_tx, |report| report.source.detail = trouble.to_owned());
+                tell(&report_tx, |report| trouble.clone_into(&mut report.source.detail));
             });
             Ok(LeaseSource::Etcd(Box::new(source)))
         }

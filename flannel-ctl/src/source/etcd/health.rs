@@ -13,12 +13,15 @@ const WHEN_REFUSED: Duration = Duration::from_millis(250);
 /// The same where nobody answers at all; each try then also waits for its answer.
 const WHEN_SILENT: Duration = Duration::from_secs(1);
 
+/// Takes a text that is worth showing.
+pub(super) type Tell = Box<dyn Fn(&str) + Send + Sync>;
+
 pub(super) struct Health {
     /// `None` until the first word.
     state: Option<State>,
     pub(super) backoff: Backoff,
     /// Hears what is waited out before anybody takes events; an empty text when it is over.
-    pub(super) early: Option<Box<dyn Fn(&str) + Send + Sync>>,
+    pub(super) early: Option<Tell>,
 }
 
 enum State {

@@ -226,7 +226,7 @@ nodes:
     #[test]
     fn an_empty_file_is_no_list() {
         for text in ["", " \n"] {
-            assert!(super::parse(text.as_bytes()).is_err(), "{text:?}");
+            assert!(parse(text.as_bytes()).is_err(), "{text:?}");
         }
     }
 }
