@@ -17,7 +17,11 @@ use axum::{
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use super::{Heartbeat, ReportHandle, limit::Limited, metrics};
+use super::{
+    Heartbeat, ReportHandle,
+    limit::{Limited, affordable},
+    metrics,
+};
 
 /// The server on `--healthz-ip` and `--healthz-port`, bound.
 #[derive(Debug)]
@@ -52,7 +56,7 @@ impl HealthServer {
 
     /// Serves `/healthz`, `/readyz` and `/metrics` until dropped.
     pub async fn run(self, handle: ReportHandle) -> io::Result<()> {
-        let listener = Limited::new(self.listener, Self::CONNECTIONS, Self::LIFETIME);
+        let listener = Limited::new(self.listener, affordable(Self::CONNECTIONS), Self::LIFETIME);
         axum::serve(listener, health_routes().with_state(handle)).await
     }
 }

@@ -15,6 +15,19 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+/// So many connections, or fewer where the process may open few files: an eighth of them, so that
+/// whoever connects and stays cannot keep the daemon from its sockets and tools.
+pub(super) fn affordable(connections: usize) -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    open_files(&limits).map_or(connections, |files| connections.min((files / 8).max(2)))
+}
+
+/// The soft limit in `/proc/PID/limits`; `None` is unlimited, or unknown.
+fn open_files(limits: &str) -> Option<usize> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// Accepts no more than a number of connections at a time, each for a limited time. Whoever
 /// comes later waits in the kernel's queue.
 pub(super) struct Limited<L> {
@@ -89,6 +102,14 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn few_files_mean_few_connections() {
+        let text = "Limit        Soft Limit   Hard Limit   Units\nMax open files            64                   4096                 files     \n";
+        assert_eq!(open_files(text), Some(64));
+        assert_eq!(open_files("Max open files            unlimited            unlimited            files"), None);
+        assert!((2..=64).contains(&affordable(64)));
+    }
 
     #[tokio::test]
     async fn an_idle_connection_makes_room_for_the_next() {

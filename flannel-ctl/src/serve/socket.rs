@@ -14,7 +14,10 @@ use std::{
 use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 
-use super::{ReportHandle, http, limit::Limited};
+use super::{
+    ReportHandle, http,
+    limit::{Limited, affordable},
+};
 
 /// Bound and waiting; removed when dropped, unless another daemon has taken the place.
 #[derive(Debug)]
@@ -82,7 +85,7 @@ impl StatusSocket {
     /// Serves until dropped.
     pub async fn run(self, handle: ReportHandle) -> io::Result<()> {
         let Self { listener, place } = self;
-        let served = Limited::new(listener, Self::CONNECTIONS, Self::LIFETIME);
+        let served = Limited::new(listener, affordable(Self::CONNECTIONS), Self::LIFETIME);
         let result = axum::serve(served, http::status_routes().with_state(handle)).await;
         drop(place);
         result
