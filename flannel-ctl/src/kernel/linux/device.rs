@@ -1,5 +1,7 @@
 //! Making, changing and removing the VXLAN devices.
 
+use std::net::IpAddr;
+
 use nix::errno::Errno;
 
 use super::{
@@ -21,6 +23,11 @@ use crate::{
 
 /// RFC 8200 section 5.
 const V6_MIN_MTU: u32 = 1280;
+
+fn named(mut refusal: Refusal, rival: &Link, wanted: &Device) -> Refusal {
+    refusal.text = format!("{}: {} has VNI {} on port {}", refusal.text, rival.name, wanted.vni, wanted.port);
+    refusal
+}
 
 impl LinuxKernel {
     pub(super) fn apply_device(&mut self, family: Family, op: &Op) -> Result<(), KernelError> {
@@ -63,7 +70,13 @@ impl LinuxKernel {
             self.socket.run(link::delete(found.index))?;
         }
         if let Err(refusal) = self.socket.run(link::create(wanted)) {
-            return Err(if refusal.errno == Errno::EEXIST { self.name_the_rival(wanted, refusal) } else { refusal });
+            let rival = if refusal.errno == Errno::EEXIST { self.rival(wanted) } else { None };
+            return match rival {
+                // With our address it is our own device, under a name that somebody gave it.
+                Some(rival) if rival.mac == Some(wanted.mac) => self.take_back(family, &rival, wanted),
+                Some(rival) => Err(named(refusal, &rival, wanted)),
+                None => Err(refusal),
+            };
         }
         self.remember(family, &wanted.name)
     }
@@ -98,14 +111,25 @@ impl LinuxKernel {
         }
     }
 
-    /// A VNI can be had once per port in a network namespace: says who has it.
-    fn name_the_rival(&mut self, wanted: &Device, mut refusal: Refusal) -> Refusal {
-        let same = |link: &Link| link.vxlan.is_some_and(|it| (it.vni, it.port) == (wanted.vni, wanted.port));
+    /// A VNI can be had once per port and family in a network namespace: who has it?
+    fn rival(&mut self, wanted: &Device) -> Option<Link> {
+        // One of the other family is none, unless it takes packets of both.
+        let family = |local: Option<IpAddr>| local.is_none_or(|ip| ip.is_ipv4() == wanted.local.is_ipv4());
+        let same = |link: &Link| {
+            link.vxlan.is_some_and(|it| (it.vni, it.port) == (wanted.vni, wanted.port) && family(it.local))
+        };
         let rivals = self.socket.dump(link::list(), |payload| Link::read(payload).filter(same));
-        if let Ok([rival, ..]) = rivals.as_deref() {
-            refusal.text = format!("{}: {} has VNI {} on port {}", refusal.text, rival.name, wanted.vni, wanted.port);
+        // The refusal that led here says enough if they cannot be listed.
+        rivals.ok()?.into_iter().next()
+    }
+
+    /// Gives our device its name again, and whatever else it lacks.
+    fn take_back(&mut self, family: Family, found: &Link, wanted: &Device) -> Result<(), Refusal> {
+        tracing::warn!(name = found.name, wanted = wanted.name, "our device was renamed; giving it its name again");
+        for request in link::rename(found.index, &wanted.name) {
+            self.socket.run(request)?;
         }
-        refusal
+        self.put_device(family, wanted)
     }
 
     /// Every VXLAN device of ours, for removal.

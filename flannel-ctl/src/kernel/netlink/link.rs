@@ -172,6 +172,12 @@ pub(crate) fn delete(index: u32) -> Request {
     Request::new(libc::RTM_DELLINK, 0, &body(index, None))
 }
 
+/// `ip link set INDEX name NAME`, which older kernels want down for that (`dev_change_name`, before 6.2).
+pub(crate) fn rename(index: u32, name: &str) -> [Request; 2] {
+    let down = Request::new(libc::RTM_NEWLINK, 0, &body(index, Some(false)));
+    [down, Request::new(libc::RTM_NEWLINK, 0, &body(index, None)).text(libc::IFLA_IFNAME, name)]
+}
+
 /// `ip link add NAME up address MAC mtu MTU txqueuelen 0 type vxlan id VNI dev UPLINK
 /// local LOCAL dstport PORT [no]learning [gbp]`. What is not named stays at the kernel's
 /// default, which is what flannel's devices have: TTL inherited from the route, UDP checksums
