@@ -233,6 +233,8 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
         self.kernel.begin_pass();
         if self.due.surroundings.is_some_and(|at| at <= begun) {
             self.due.surroundings = None;
+            // The uplink's address, or the route that names it, may have moved to another interface.
+            self.choose_uplink();
             self.look_around();
         }
         self.learn_on_link();
@@ -280,8 +282,11 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "cannot read the kernel state; trying again in a second");
-                self.memory.observe_problem = Some(error.to_string());
+                let problem = error.to_string();
+                if self.memory.observe_problem.as_ref() != Some(&problem) {
+                    tracing::error!(%error, "cannot read the kernel state; trying again every second");
+                }
+                self.memory.observe_problem = Some(problem);
                 self.observe_after(Duration::from_secs(1), "reading the kernel state failed");
             }
         }

@@ -44,7 +44,10 @@ pub(super) fn select(
 
 fn missing(link: &LinkInfo, family: Family) -> String {
     let mut addresses = link.addresses.iter().filter(|address| Family::of(&address.ip) == family).peekable();
-    if addresses.peek().is_none() {
+    if addresses.peek().is_none() && family == Family::V6 && link.up {
+        // An interface that is up has at least a link-local one.
+        format!("has no IPv6 address at all: is net.ipv6.conf.{}.disable_ipv6 set", link.name)
+    } else if addresses.peek().is_none() {
         format!("has no {family} address")
     } else if addresses.any(|address| address.deprecated && dialable(address.ip)) {
         format!("has only deprecated {family} addresses")

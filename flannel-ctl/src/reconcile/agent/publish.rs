@@ -41,7 +41,9 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
                     self.memory.publish_problem = None;
                 }
                 Err(problem) => {
-                    tracing::error!(problem, "cannot publish; trying again in a second");
+                    if self.memory.publish_problem.as_ref() != Some(&problem) {
+                        tracing::error!(problem, "cannot publish; trying again every second");
+                    }
                     self.memory.publish_problem = Some(problem);
                     self.due.publish = Some(now + Duration::from_secs(1));
                 }
