@@ -6,6 +6,7 @@ use etcd_client::AlarmAction;
 use flannel_ctl::source::{Event, etcd::Connector};
 use nix::sys::signal::Signal;
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -13,10 +14,16 @@ use tokio::{
 use crate::{
     lab::{NETWORK, PREFIX, Server, config, free_ports},
     node::{Setup, equals, flannel_value, key, stored, stored_at, value},
+    proxy::{Proxy, Weather},
 };
 
 fn cuts(node: &crate::node::Node) -> usize {
     node.count(|event| matches!(event, Event::Disconnected(_)))
+}
+
+fn last_cut(node: &crate::node::Node) -> &str {
+    let cut = |event| if let &Event::Disconnected(ref why) = event { Some(why.as_str()) } else { None };
+    node.heard.iter().rev().find_map(cut).unwrap_or_default()
 }
 
 fn connects(node: &crate::node::Node) -> usize {
@@ -183,4 +190,43 @@ async fn a_full_database_is_named_and_survived() {
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert!(stored_at(&mut client, &name).await.unwrap().value_str().unwrap().contains("192.0.2.9"));
     assert_eq!(client.get(format!("{PREFIX}/config"), None).await.unwrap().kvs().len(), 1);
+}
+
+/// How many reads etcd has answered.
+async fn reads(server: &Server) -> u64 {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let line = text.lines().find(|line| {
+        ["grpc_server_handled_total{", r#"grpc_code="OK""#, r#"grpc_method="Range""#]
+            .iter()
+            .all(|part| line.contains(part))
+    });
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("a counter of reads")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_kept_from_a_lease_does_not_storm_the_store() {
+    let Some(server) = Server::etcd(&[]).await else { return };
+    server.with_network(NETWORK).await;
+    let proxy = Proxy::to(server.port).await;
+    let mut first = Setup::new(config(&[&proxy.url]), "a", "192.0.2.1").run().await;
+    first.until("connected", |node| connects(node) == 1).await;
+    proxy.set(Weather::Cut);
+    let theirs = Proxy::to(server.port).await;
+    let mut second = Setup::new(config(&[&theirs.url]), "a", "192.0.2.2").run().await;
+    second.until("connected", |node| connects(node) == 1).await;
+    proxy.set(Weather::Fine);
+    second.until("it is kept from a lease", |node| cuts(node) == 1).await;
+    first.until("the first is back", |node| connects(node) == 2).await;
+    theirs.set(Weather::Cut);
+    second.until("it is cut off", |node| cuts(node) == 2).await;
+    theirs.set(Weather::Fine);
+    second.until("it is kept from a lease again", |node| cuts(node) > 2 && last_cut(node).contains("node's id")).await;
+    let before = reads(&server).await;
+    // That nothing happens can only be seen by waiting.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let after = reads(&server).await;
+    assert!(after - before < 20, "{} reads in two seconds", after - before);
 }

@@ -127,10 +127,12 @@ impl Hold {
                 self.retry_at = Some(Instant::now() + CONTESTED);
                 let text = error.to_string();
                 self.request.refused_by = Some(error.holding);
+                self.keep_alive(session).await?;
                 Ok(Some(text))
             }
             Err(error) => {
                 self.retry_at = Some(Instant::now() + self.trouble.next());
+                self.keep_alive(session).await?;
                 Ok(Some(error.to_string()))
             }
         }
@@ -257,7 +259,8 @@ impl Hold {
         Ok(())
     }
 
-    /// Renews, and leaves it to the next write to notice that there is nothing to renew.
+    /// Renews, and leaves it to the next write to notice that there is nothing to renew. For whoever
+    /// has to wait with the rest: a renewal that stays due would have [`Self::due`] say "now" for ever.
     async fn keep_alive(&mut self, session: &Session) -> Result<(), EtcdError> {
         let lease = self.owned.as_ref().map_or(0, |owned| owned.record.lease_id);
         if Instant::now() >= self.renew_at {
