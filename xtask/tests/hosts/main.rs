@@ -4,6 +4,7 @@
 //! interfaces are rebuilt under a running daemon.
 #![expect(clippy::unwrap_used, reason = "a test's helper functions are tests too")]
 
+mod flood;
 mod iptables;
 mod moved;
 mod narrow;
