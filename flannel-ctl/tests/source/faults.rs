@@ -22,8 +22,8 @@ fn cuts(node: &crate::node::Node) -> usize {
 }
 
 fn last_cut(node: &crate::node::Node) -> &str {
-    let cut = |event| if let &Event::Disconnected(ref why) = event { Some(why.as_str()) } else { None };
-    node.heard.iter().rev().find_map(cut).unwrap_or_default()
+    let last = node.heard.iter().rev().find(|event| matches!(event, Event::Disconnected(_)));
+    if let Some(Event::Disconnected(why)) = last { why } else { "" }
 }
 
 fn connects(node: &crate::node::Node) -> usize {
