@@ -65,6 +65,7 @@ impl Lane {
                     Tool::Program("strace", "strace"),
                     Tool::Program("scapy", "python3-scapy"),
                     Tool::Program("conntrack", "conntrack"),
+                    Tool::Program("iperf3", "iperf3"),
                 ];
                 [&basics[..], &more].concat()
             }

@@ -11,14 +11,17 @@ const WIDTH: f64 = 860.0;
 const LABELS: f64 = 230.0;
 /// Right of the bars, for their values.
 const VALUES: f64 = 60.0;
+const LEGEND: f64 = 170.0;
 const BAR: f64 = 12.0;
 const GAP: f64 = 12.0;
+/// Of the longest bar, for whiskers.
+const HEADROOM: f64 = 1.15;
 const STYLE: &str = "\
 svg{font:13px system-ui,sans-serif}text{fill:#1f2328}.dim{fill:#59636e}.grid{stroke:#d1d9e0}.one{stroke:#1f2328}\
 .whisker{stroke:#1f2328;opacity:.55}.host{fill:#8c959f}.host-gw{fill:#bf8700}.vxlan-service{fill:#8250df}\
-.ebpf{fill:#1a7f37}.ebpf-off{fill:#cf222e}.ebpf-service{fill:#0969da}\
+.vxlan-bare{fill:#bf3989}.ebpf{fill:#1a7f37}.ebpf-off{fill:#cf222e}.ebpf-service{fill:#0969da}\
 @media(prefers-color-scheme:dark){text{fill:#f0f6fc}.dim{fill:#9198a1}.grid{stroke:#3d444d}.one{stroke:#f0f6fc}\
-.whisker{stroke:#f0f6fc}.host{fill:#767e88}.host-gw{fill:#d29922}.vxlan-service{fill:#ab7df8}.ebpf{fill:#3fb950}\
+.whisker{stroke:#f0f6fc}.host{fill:#767e88}.host-gw{fill:#d29922}.vxlan-service{fill:#ab7df8}.vxlan-bare{fill:#db61a2}.ebpf{fill:#3fb950}\
 .ebpf-off{fill:#f85149}.ebpf-service{fill:#4493f8}}";
 
 /// All wires, one below the other; kernel VXLAN itself is the line at 1.
@@ -30,7 +33,8 @@ pub(super) fn render(samples: Samples<'_>) -> String {
         let of = |metric: &Metric| modes.iter().filter_map(|mode| ratio(wire, *metric, *mode)).collect::<Vec<_>>();
         metrics.iter().flat_map(of).collect::<Vec<_>>()
     });
-    let largest = all.fold(1.5_f64, |largest, spread| largest.max(spread.max));
+    // Room for the medians; a whisker that is longer ends at the edge.
+    let largest = all.fold(1.5_f64, |largest, spread| largest.max(spread.median)) * HEADROOM;
     let scale = Scale { pixels: (WIDTH - LABELS - VALUES) / largest };
 
     let mut body = String::new();
@@ -53,6 +57,7 @@ pub(super) fn render(samples: Samples<'_>) -> String {
         }
         grid(&mut body, scale, largest, top, y - GAP);
         body += &bars;
+        line(&mut body, "one", (scale.x(1.0), scale.x(1.0)), (top, y - GAP));
         y += 12.0;
     }
     let height = y + 6.0;
@@ -79,6 +84,7 @@ fn class(mode: Mode) -> &'static str {
         Mode::HostGw => "host-gw",
         Mode::Vxlan => "vxlan",
         Mode::VxlanService => "vxlan-service",
+        Mode::VxlanBare => "vxlan-bare",
         Mode::Ebpf => "ebpf",
         Mode::EbpfOff => "ebpf-off",
         Mode::EbpfService => "ebpf-service",
@@ -88,23 +94,23 @@ fn class(mode: Mode) -> &'static str {
 /// Where the next thing may begin.
 fn legend(body: &mut String, modes: &[Mode]) -> f64 {
     text(body, 0.0, 16.0, "", "Rates as ratios to kernel VXLAN (the line at 1); whiskers: all rounds");
-    let mut x = 0.0;
+    let (mut x, mut y) = (0.0, 28.0);
     for mode in modes {
-        push(body, &format!("<rect class=\"{}\" x=\"{x:.0}\" y=\"28\" width=\"12\" height=\"12\"/>", class(*mode)));
-        text(body, x + 18.0, 38.5, "", mode.title());
-        x += 140.0;
+        if x + LEGEND > WIDTH {
+            (x, y) = (0.0, y + 20.0);
+        }
+        push(body, &format!("<rect class=\"{}\" x=\"{x:.0}\" y=\"{y}\" width=\"12\" height=\"12\"/>", class(*mode)));
+        text(body, x + 18.0, y + 10.5, "", mode.title());
+        x += LEGEND;
     }
-    44.0
+    y + 16.0
 }
 
 fn grid(body: &mut String, scale: Scale, largest: f64, top: f64, bottom: f64) {
     let mut at = 0.0;
     while at <= largest {
-        let (x, class) = (scale.x(at), if (at - 1.0_f64).abs() < 1e-9 { "one" } else { "grid" });
-        push(
-            body,
-            &format!("<line class=\"{class}\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{top:.0}\" y2=\"{bottom:.0}\"/>"),
-        );
+        let x = scale.x(at);
+        line(body, "grid", (x, x), (top, bottom));
         push(
             body,
             &format!("<text class=\"dim\" x=\"{x:.1}\" y=\"{:.0}\" text-anchor=\"middle\">{at}</text>", bottom + 14.0),
@@ -124,13 +130,15 @@ fn bar(body: &mut String, scale: Scale, y: f64, mode: Mode, spread: Spread) {
             BAR - 2.0
         ),
     );
-    let (from, to) = (scale.x(spread.min), scale.x(spread.max));
-    push(
-        body,
-        &format!("<line class=\"whisker\" x1=\"{from:.1}\" x2=\"{to:.1}\" y1=\"{middle:.1}\" y2=\"{middle:.1}\"/>"),
-    );
+    let edge = WIDTH - VALUES;
+    let (from, to) = (scale.x(spread.min).min(edge), scale.x(spread.max).min(edge));
+    line(body, "whisker", (from, to), (middle, middle));
     let (x, baseline) = (to.max(scale.x(spread.median)) + 6.0, y + BAR - 2.0);
     push(body, &format!("<text x=\"{x:.1}\" y=\"{baseline:.1}\" font-size=\"11\">{:.2}</text>", spread.median));
+}
+
+fn line(body: &mut String, class: &str, (x1, x2): (f64, f64), (y1, y2): (f64, f64)) {
+    push(body, &format!("<line class=\"{class}\" x1=\"{x1:.1}\" x2=\"{x2:.1}\" y1=\"{y1:.1}\" y2=\"{y2:.1}\"/>"));
 }
 
 fn text(body: &mut String, x: f64, y: f64, anchor: &str, words: &str) {
@@ -156,12 +164,14 @@ mod tests {
     };
 
     #[test]
-    fn a_bar_is_as_long_as_its_ratio_and_the_largest_one_fits() {
+    fn the_longest_bar_fits_and_no_whisker_leaves_the_chart() {
         let of = |round, mode, rate| sample(Wire::Seg, round, Metric::Udp64, mode, rate);
         let all = [of(0, Mode::Vxlan, 1.0), of(0, Mode::Ebpf, 2.0), of(1, Mode::Vxlan, 1.0), of(1, Mode::Ebpf, 4.0)];
         let svg = render(Samples(&all));
-        let room = WIDTH - LABELS - VALUES;
-        assert!(svg.contains(&format!("width=\"{:.1}\"", room * 3.0 / 4.0)), "the median is 3 of 4: {svg}");
+        let room = (WIDTH - LABELS - VALUES) / HEADROOM;
+        assert!(svg.contains(&format!("width=\"{room:.1}\"")), "the only median takes it all: {svg}");
+        let whisker = svg.lines().find(|line| line.contains("class=\"whisker\"")).unwrap();
+        assert!(whisker.contains(&format!("x2=\"{:.1}\"", WIDTH - VALUES)), "to the edge and no further: {whisker}");
         assert!(svg.contains(">3.00</text>") && svg.contains("W-seg"), "{svg}");
         assert_eq!(svg.matches("class=\"one\"").count(), 1, "one line at 1 for one wire");
         assert!(!svg.contains("class=\"vxlan\""), "kernel VXLAN is the line, not a bar");

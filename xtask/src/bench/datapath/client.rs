@@ -50,7 +50,9 @@ impl Client {
             Ok(outcome) if status.success() => Ok(outcome),
             Ok(_) | Err(_) => {
                 let complaint = self.complaint()?;
-                bail!("{}: {status}: {} {complaint}", self.shown, text.trim())
+                // iperf3 tells its error after much else.
+                let start = text.floor_char_boundary(text.len().saturating_sub(300));
+                bail!("{}: {status}: {} {complaint}", self.shown, text[start..].trim())
             }
         }
     }

@@ -15,6 +15,8 @@ pub(super) enum Mode {
     Vxlan,
     /// The same, to a service address that the client's node translates
     VxlanService,
+    /// Kernel VXLAN without a single rule, and so without connection tracking, as no node of flannel's is
+    VxlanBare,
     /// Pod to pod by the eBPF fast path
     Ebpf,
     /// The same with programs attached and switched off
@@ -27,6 +29,7 @@ pub(super) enum Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SiteKind {
     Vxlan,
+    VxlanBare,
     HostGw,
     Ebpf,
     EbpfOff,
@@ -34,13 +37,22 @@ pub(super) enum SiteKind {
 
 impl Mode {
     /// In the order of the tables.
-    pub(super) const ALL: [Self; 7] =
-        [Self::Host, Self::HostGw, Self::Vxlan, Self::VxlanService, Self::Ebpf, Self::EbpfOff, Self::EbpfService];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Host,
+        Self::HostGw,
+        Self::Vxlan,
+        Self::VxlanService,
+        Self::VxlanBare,
+        Self::Ebpf,
+        Self::EbpfOff,
+        Self::EbpfService,
+    ];
 
     pub(super) fn site(self) -> SiteKind {
         match self {
             // Its nodes have the same rules, and so connection tracking, as those that flannel runs on.
             Self::Host | Self::Vxlan | Self::VxlanService => SiteKind::Vxlan,
+            Self::VxlanBare => SiteKind::VxlanBare,
             Self::HostGw => SiteKind::HostGw,
             Self::Ebpf | Self::EbpfService => SiteKind::Ebpf,
             Self::EbpfOff => SiteKind::EbpfOff,
@@ -53,6 +65,7 @@ impl Mode {
             Self::HostGw => "host-gw",
             Self::Vxlan => "kernel VXLAN",
             Self::VxlanService => "kernel VXLAN, service",
+            Self::VxlanBare => "kernel VXLAN, no rules",
             Self::Ebpf => "eBPF",
             Self::EbpfOff => "eBPF forced off",
             Self::EbpfService => "eBPF, service",

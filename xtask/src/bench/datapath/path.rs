@@ -150,7 +150,7 @@ fn one_way(way: &str, from: NodeTraffic, to: NodeTraffic, mode: Mode, metric: Me
         Mode::HostGw => {
             vec![at_least("wire", wire, ALL, name, base), at_most("flannel.1", tunnel_sent, ALMOST_NOTHING, name, base)]
         }
-        Mode::Vxlan | Mode::VxlanService | Mode::EbpfOff => vec![
+        Mode::Vxlan | Mode::VxlanService | Mode::VxlanBare | Mode::EbpfOff => vec![
             at_least("flannel.1", tunnel_sent, ALL, name, base),
             at_least("the other flannel.1", tunnel_received, ALL, "other pod", received),
         ],

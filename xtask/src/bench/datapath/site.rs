@@ -39,6 +39,7 @@ impl SiteKind {
     fn prefix(self) -> &'static str {
         match self {
             Self::Vxlan => "dpvx",
+            Self::VxlanBare => "dpbare",
             Self::HostGw => "dpgw",
             Self::Ebpf => "dpbpf",
             Self::EbpfOff => "dpoff",
@@ -48,17 +49,21 @@ impl SiteKind {
     fn network(self) -> String {
         match self {
             Self::HostGw => r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#.to_owned(),
-            Self::Vxlan | Self::Ebpf | Self::EbpfOff => plain_vxlan(&[Family::V4]),
+            Self::Vxlan | Self::VxlanBare | Self::Ebpf | Self::EbpfOff => plain_vxlan(&[Family::V4]),
         }
     }
 
-    /// flannel has no guard against strangers, so its stand-ins run without ours. The fast path runs with
+    /// flannel has no guard against strangers, so its stand-ins run without ours, and what is compared to them. The fast path runs with
     /// everything on.
     fn launch(self, packet_filter: &str) -> Launch {
         let more: &[&str] = match self {
             Self::Vxlan => &["--datapath", "vxlan", "--peer-guard", "off"],
+            Self::VxlanBare => {
+                &["--datapath", "vxlan", "--peer-guard", "off", "--ip-masq=false", "--iptables-forward-rules=false"]
+            }
             Self::HostGw => &["--peer-guard", "off"],
-            Self::Ebpf | Self::EbpfOff => &["--datapath", "ebpf"],
+            Self::Ebpf => &["--datapath", "ebpf"],
+            Self::EbpfOff => &["--datapath", "ebpf", "--fast-path", "off", "--peer-guard", "off"],
         };
         let everywhere = ["--iface", WIRE, "--packet-filter", packet_filter];
         Launch { args: more.iter().chain(&everywhere).map(ToString::to_string).collect(), ..Launch::default() }
@@ -82,9 +87,8 @@ impl Site {
             // A table of ended connections that fills up would be measured, not the datapath.
             node.netns().sysctl(&[("netfilter/nf_conntrack_tcp_timeout_time_wait", "5")])?;
         }
-        site.offer_service()?;
-        if kind == SiteKind::EbpfOff {
-            site.cluster.nodes().iter().try_for_each(switch_off)?;
+        if kind != SiteKind::VxlanBare {
+            site.offer_service()?;
         }
         let mesh = site.cluster.wait_mesh(MESH)?;
         ensure!(mesh.whole(), "pods do not reach each other: {mesh}");
@@ -169,16 +173,6 @@ impl Site {
             Some(status) => bail!("{name} in {}: {status}: {}", netns.name(), process.log().trim()),
         }
     }
-}
-
-/// Leaves the fast path's programs attached and has them hand every packet to the kernel.
-///
-/// The one place to fill in when there is a switch for it.
-fn switch_off(node: &Node) -> Result<()> {
-    bail!(
-        "node {}: this version of flannel-ctl has no switch that leaves the fast path attached and off",
-        node.number()
-    )
 }
 
 /// A command inside a namespace that stays on one core.
