@@ -1,6 +1,9 @@
 //! Which flavour this host gets, and why.
 
-use super::{Flavour, HostFilter, Own, nft as flavour_nft, tool, xtables::Tools};
+use super::{
+    Flavour, HostFilter, Own, nft as flavour_nft, tool,
+    xtables::{Tools, Variant},
+};
 use crate::{
     filter::nft,
     model::{FilterPolicy, GuardPolicy, Masquerade},
@@ -22,7 +25,7 @@ pub(super) fn open(choice: Choice) -> HostFilter {
         Ok(socket) => (Some(socket), try_nft()),
         Err(error) => (None, Err(error.to_string())),
     };
-    let iptables = tools.default.or_else(|| tools.all.first().map(|tool| tool.variant));
+    let iptables = variant(tools.default, tools.all.iter().map(|tool| tool.variant), socket.is_some());
     let no_iptables = || "no iptables-save and iptables-restore".to_owned();
     let (flavour, why) = match (choice, &nftables, iptables) {
         (Choice::Auto, Ok(_), _) => (Flavour::Nft, "nft and the kernel's nf_tables work".to_owned()),
@@ -40,6 +43,19 @@ pub(super) fn open(choice: Choice) -> HostFilter {
         _ => Some("that takes nftables".to_owned()),
     };
     HostFilter { flavour, why, no_guard, own: Own::new(socket.as_ref()), socket, tools, cache: None }
+}
+
+/// Plain `iptables`, or else whichever is there; without nf_tables in the kernel only the legacy kind works,
+/// whatever plain `iptables` is.
+fn variant(
+    default: Option<Variant>,
+    mut all: impl Iterator<Item = Variant> + Clone,
+    nf_tables: bool,
+) -> Option<Variant> {
+    if !nf_tables && all.clone().any(|there| there == Variant::Legacy) {
+        return Some(Variant::Legacy);
+    }
+    default.or_else(|| all.next())
 }
 
 /// Tries every kind of rule that we ever load, without loading any. `Ok(Some(why))`: all but
@@ -68,4 +84,25 @@ fn sample() -> FilterPolicy {
     let forward = masquerade.iter().map(|masquerade| masquerade.network).collect();
     let guard = GuardPolicy { port: 8472, vni: 1, count_only: false, v4_len: Some(24), v6_len: Some(64) };
     FilterPolicy { masquerade, forward, guard: Some(guard) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_nf_tables_in_the_kernel_the_nft_kind_of_iptables_is_no_choice() {
+        let both = [Variant::Nft, Variant::Legacy];
+        let choose = |default, all: &[Variant], nf_tables| variant(default, all.iter().copied(), nf_tables);
+        assert_eq!(choose(Some(Variant::Nft), &both, true), Some(Variant::Nft));
+        assert_eq!(choose(Some(Variant::Nft), &both, false), Some(Variant::Legacy));
+        assert_eq!(choose(Some(Variant::Legacy), &both, true), Some(Variant::Legacy));
+        assert_eq!(choose(None, &both, true), Some(Variant::Nft));
+        assert_eq!(
+            choose(Some(Variant::Nft), &[Variant::Nft], false),
+            Some(Variant::Nft),
+            "it says itself what is wrong"
+        );
+        assert_eq!(choose(None, &[], false), None);
+    }
 }
