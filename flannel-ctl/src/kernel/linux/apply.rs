@@ -1,6 +1,10 @@
 //! Carrying out changes: many requests in flight, one outcome each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::resume_unwind,
+    thread,
+};
 
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -28,6 +32,8 @@ type Outcome = Result<(), KernelError>;
 
 /// Requests that are built before they are sent; bounds the memory that a large plan takes.
 const BATCH: usize = 4096;
+/// A packet filter's share of this size is worth a thread of its own.
+const MANY: usize = 500;
 
 /// How an op is carried out. Neighbours of one lane go together.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,6 +49,13 @@ enum Lane {
     Route,
 }
 
+impl Lane {
+    /// Those between the packet filter and the routes, which come last.
+    fn needs_no_filter(self) -> bool {
+        matches!(self, Self::Neighbour | Self::Fdb | Self::Nexthop)
+    }
+}
+
 /// What becomes of an op at first sight.
 enum Step {
     Send(Request),
@@ -54,20 +67,50 @@ enum Step {
 impl LinuxKernel {
     pub(super) fn apply_all(&mut self, ops: &[Op]) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(ops.len());
-        for run in ops.chunk_by(|a, b| lane(&a.key) == lane(&b.key)) {
-            match lane(&run[0].key) {
-                Lane::Device | Lane::Setting => outcomes.extend(run.iter().map(|op| self.apply_to_device(op))),
-                Lane::Filter => outcomes.extend(match &mut self.filter {
-                    Some(filter) => filter.apply(run),
-                    None => run.iter().map(|op| Err(no_filter(op))).collect(),
-                }),
-                Lane::Address | Lane::Neighbour | Lane::Fdb | Lane::Nexthop | Lane::Route => {
-                    for batch in run.chunks(BATCH) {
-                        outcomes.extend(self.apply_batch(batch));
-                    }
-                }
+        let mut rest = ops;
+        while let Some(first) = rest.first() {
+            let lane = lane(&first.key);
+            let (run, behind) = rest.split_at(count_while(rest, |of| of == lane));
+            rest = behind;
+            if lane == Lane::Filter && run.len() >= MANY {
+                let (meanwhile, behind) = behind.split_at(count_while(behind, Lane::needs_no_filter));
+                rest = behind;
+                outcomes.extend(self.apply_to_filter_and(run, meanwhile));
+            } else {
+                outcomes.extend(self.apply_run(lane, run));
             }
         }
+        outcomes
+    }
+
+    /// Ops of one lane.
+    fn apply_run(&mut self, lane: Lane, run: &[Op]) -> Vec<Outcome> {
+        match lane {
+            Lane::Device | Lane::Setting => run.iter().map(|op| self.apply_to_device(op)).collect(),
+            Lane::Filter => match &mut self.filter {
+                Some(filter) => filter.apply(run),
+                None => run.iter().map(|op| Err(no_filter(op))).collect(),
+            },
+            Lane::Address | Lane::Neighbour | Lane::Fdb | Lane::Nexthop | Lane::Route => {
+                run.chunks(BATCH).flat_map(|batch| self.apply_batch(batch)).collect()
+            }
+        }
+    }
+
+    /// The packet filter's share in a thread of its own, `meanwhile` in this one: they meet in
+    /// no lock of the kernel's, and each takes about as long as the other.
+    fn apply_to_filter_and(&mut self, run: &[Op], meanwhile: &[Op]) -> Vec<Outcome> {
+        let mut filter = self.filter.take();
+        let (mut outcomes, others) = thread::scope(|scope| {
+            let filtering = scope.spawn(|| match &mut filter {
+                Some(filter) => filter.apply(run),
+                None => run.iter().map(|op| Err(no_filter(op))).collect(),
+            });
+            let others = self.apply_all(meanwhile);
+            (filtering.join().unwrap_or_else(|panic| resume_unwind(panic)), others)
+        });
+        self.filter = filter;
+        outcomes.extend(others);
         outcomes
     }
 
@@ -292,6 +335,11 @@ impl LinuxKernel {
         }
         Ok(())
     }
+}
+
+/// How many ops the slice begins with whose lane is such a one.
+fn count_while(ops: &[Op], is: impl Fn(Lane) -> bool) -> usize {
+    ops.iter().take_while(|op| is(lane(&op.key))).count()
 }
 
 fn lane(key: &Key) -> Lane {
