@@ -1,14 +1,17 @@
 //! Another node, after its lease has been checked and believed.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use super::{Family, Mac, Subnet};
 
 /// Everything that the datapaths need to know about another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Key of the lease, for messages.
-    pub key: String,
+    /// Key of the lease, for messages. Shared with whoever looks peers up by something else.
+    pub key: Arc<str>,
     pub subnet: Subnet,
     pub public_v4: Option<Ipv4Addr>,
     pub public_v6: Option<Ipv6Addr>,

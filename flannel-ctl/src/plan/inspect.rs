@@ -4,8 +4,12 @@
 //! proven otherwise. A refusal names its rule and costs nobody else anything.
 
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    panic::resume_unwind,
+    sync::Arc,
+    thread,
 };
 
 use ipnet::IpNet;
@@ -18,6 +22,9 @@ use crate::model::{Backend, Family, LeaseRecord, LeaseValue, Mac, Network, Peer,
 pub const MAX_VALUE: usize = 4096;
 /// Deepest nesting of a value. flannel's own are 2.
 pub const MAX_DEPTH: usize = 8;
+/// A long list is looked at in this many parts at once, none shorter than the second number.
+const PARTS: usize = 4;
+const SHORTEST_PART: usize = 1000;
 
 /// What this node knows that a lease can collide with.
 #[derive(Clone, Debug)]
@@ -36,7 +43,7 @@ pub struct Rules {
 /// What a record turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inspected {
-    Peer(Box<Peer>),
+    Peer(Arc<Peer>),
     /// Our own lease, or an older one of this node's.
     Own,
     /// A key without an etcd lease and without an owner's data: keeps its range out of use.
@@ -99,6 +106,22 @@ impl Refusal {
     }
 }
 
+/// [`inspect`] for each of a list. Ten thousand leases are what a restarted node waits for, and
+/// no record's answer depends on another's.
+pub fn inspect_all(rules: &Rules, records: &[LeaseRecord]) -> Vec<Result<Inspected, Refusal>> {
+    let part = |records: &[LeaseRecord]| records.iter().map(|record| inspect(rules, record)).collect::<Vec<_>>();
+    let (here, elsewhere) = records.split_at(records.len().div_ceil(PARTS).max(SHORTEST_PART).min(records.len()));
+    thread::scope(|scope| {
+        let others: Vec<_> =
+            elsewhere.chunks(here.len().max(1)).map(|records| scope.spawn(move || part(records))).collect();
+        let mut all = part(here);
+        for other in others {
+            all.append(&mut other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        all
+    })
+}
+
 /// Reads and checks one record on its own; collisions between records are the roster's.
 pub fn inspect(rules: &Rules, record: &LeaseRecord) -> Result<Inspected, Refusal> {
     if record.key == rules.own_key {
@@ -125,30 +148,30 @@ pub fn inspect(rules: &Rules, record: &LeaseRecord) -> Result<Inspected, Refusal
     }
     let peer = to_peer(rules, record, subnet, &value)?;
     judge(rules, &peer)?;
-    Ok(Inspected::Peer(Box::new(peer)))
+    Ok(Inspected::Peer(Arc::new(peer)))
 }
 
 /// What a peer is made from, of the fields of [`LeaseValue`]: reading ten thousand values must not
 /// keep the fields of others, which nobody looks at.
 #[derive(Deserialize)]
-struct Told {
+struct Told<'a> {
     #[serde(rename = "PublicIP")]
     public_ip: Ipv4Addr,
     #[serde(rename = "PublicIPv6", default)]
     public_ipv6: Option<Ipv6Addr>,
-    #[serde(rename = "BackendType", default)]
-    backend_type: String,
+    #[serde(rename = "BackendType", default, borrow)]
+    backend_type: Cow<'a, str>,
     #[serde(rename = "BackendData", default)]
     backend_data: Option<Value>,
     #[serde(rename = "BackendV6Data", default)]
     backend_v6_data: Option<Value>,
-    #[serde(rename = "NodeID", default)]
-    node_id: String,
-    #[serde(rename = "NodeName", default)]
-    node_name: String,
+    #[serde(rename = "NodeID", default, borrow)]
+    node_id: Cow<'a, str>,
+    #[serde(rename = "NodeName", default, borrow)]
+    node_name: Cow<'a, str>,
 }
 
-fn read(value: &[u8]) -> Result<Told, serde_json::Error> {
+fn read(value: &[u8]) -> Result<Told<'_>, serde_json::Error> {
     if value.trim_ascii_start().first() != Some(&b'{') {
         // A list would pass for the fields in their order.
         serde_json::from_slice::<LeaseValue>(value)?;
@@ -202,7 +225,7 @@ fn enabled_part(rules: &Rules, subnet: Subnet) -> Result<Subnet, Refusal> {
     Subnet::new(v4, v6).ok_or(Refusal::NoFamily)
 }
 
-fn to_peer(rules: &Rules, record: &LeaseRecord, subnet: Subnet, value: &Told) -> Result<Peer, Refusal> {
+fn to_peer(rules: &Rules, record: &LeaseRecord, subnet: Subnet, value: &Told<'_>) -> Result<Peer, Refusal> {
     let wanted = rules.network.backend.lease_type();
     if value.backend_type != wanted {
         return Err(Refusal::BackendType(value.backend_type.chars().take(32).collect(), wanted));
@@ -223,7 +246,7 @@ fn to_peer(rules: &Rules, record: &LeaseRecord, subnet: Subnet, value: &Told) ->
     }
     let node = if value.node_name.is_empty() { &value.node_id } else { &value.node_name };
     let node = node.chars().filter(|c| !c.is_control()).take(64).collect();
-    Ok(Peer { key: record.key.clone(), subnet, public_v4, public_v6, vtep_v4, vtep_v6, node })
+    Ok(Peer { key: record.key.as_str().into(), subnet, public_v4, public_v6, vtep_v4, vtep_v6, node })
 }
 
 /// `{"VNI":1,"VtepMAC":"46:82:fb:f7:52:6d"}`; old flannel versions leave VNI out.

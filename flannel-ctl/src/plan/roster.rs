@@ -7,23 +7,24 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
-use super::inspect::{Inspected, Refusal, Rules, inspect, judge};
+use super::inspect::{Inspected, Refusal, Rules, inspect, inspect_all, judge};
 use crate::model::{Family, Key, LeaseRecord, Mac, Peer};
 
 /// Leases by key: admitted as peers, or refused with the reason.
 #[derive(Debug, Default)]
 pub struct Roster {
-    peers: BTreeMap<String, Peer>,
+    peers: BTreeMap<Arc<str>, Arc<Peer>>,
     refused: BTreeMap<String, Refused>,
     /// What passed for our own: it may turn out to be another node's once we hold another subnet.
     own: BTreeMap<String, LeaseRecord>,
     /// Which lease holds the range with this base address. All ranges of a family have one
     /// length, so equal bases are the only overlap left to look for.
-    ranges: BTreeMap<IpAddr, String>,
+    ranges: BTreeMap<IpAddr, Arc<str>>,
     /// Which leases point at this VTEP, in order. More than one when a node left an old lease behind.
-    vteps: BTreeMap<(Family, Mac), Vec<String>>,
+    vteps: BTreeMap<(Family, Mac), Vec<Arc<str>>>,
     reservations: usize,
 }
 
@@ -39,7 +40,7 @@ pub struct Refused {
 enum Suspect {
     Record(LeaseRecord),
     /// Was a peer until this node changed.
-    Peer(Box<Peer>),
+    Peer(Arc<Peer>),
     /// Bad in itself, whatever others do: only its key is kept, so that bad leases cost little.
     Hopeless(String),
 }
@@ -65,15 +66,15 @@ impl Suspect {
 /// What an event did to the set of peers. A changed peer is in both lists.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    pub gone: Vec<Peer>,
-    pub come: Vec<Peer>,
+    pub gone: Vec<Arc<Peer>>,
+    pub come: Vec<Arc<Peer>>,
     /// Keys of leases that were refused, for the first time or again.
     pub refused: Vec<String>,
 }
 
 impl Roster {
     pub fn peers(&self) -> impl Iterator<Item = &Peer> {
-        self.peers.values()
+        self.peers.values().map(|peer| &**peer)
     }
 
     pub fn peer_count(&self) -> usize {
@@ -91,7 +92,7 @@ impl Roster {
 
     /// Another peer of the set sends to this VTEP too.
     pub fn vtep_in_use(&self, family: Family, mac: Mac) -> Option<&Peer> {
-        self.vteps.get(&(family, mac))?.first().and_then(|key| self.peers.get(key))
+        self.vteps.get(&(family, mac))?.first().and_then(|key| self.peers.get(key)).map(|peer| &**peer)
     }
 
     /// The peer that an object of the kernel belongs to.
@@ -109,7 +110,7 @@ impl Roster {
     pub fn snapshot(&mut self, rules: &Rules, mut records: Vec<LeaseRecord>) -> Changes {
         let mut changes = Changes::default();
         let listed: BTreeSet<&str> = records.iter().map(|record| record.key.as_str()).collect();
-        let absent: Vec<String> = self.peers.keys().filter(|key| !listed.contains(key.as_str())).cloned().collect();
+        let absent: Vec<_> = self.peers.keys().filter(|key| !listed.contains(&***key)).cloned().collect();
         for key in absent {
             changes.gone.extend(self.release(&key));
         }
@@ -117,8 +118,9 @@ impl Roster {
         self.own.clear();
         self.reservations = 0;
         records.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
-        for record in records {
-            self.take(rules, record, &mut changes);
+        let inspected = inspect_all(rules, &records);
+        for (record, inspected) in records.into_iter().zip(inspected) {
+            self.take(record, inspected, &mut changes);
         }
         self.second_look(rules, Look::Collisions, &mut changes);
         changes
@@ -129,7 +131,8 @@ impl Roster {
         let mut changes = Changes::default();
         self.refused.remove(&record.key);
         self.own.remove(&record.key);
-        self.take(rules, record, &mut changes);
+        let inspected = inspect(rules, &record);
+        self.take(record, inspected, &mut changes);
         if !changes.gone.is_empty() {
             self.second_look(rules, Look::Collisions, &mut changes);
         }
@@ -151,7 +154,7 @@ impl Roster {
     /// This node changed (subnet, address, MAC, interfaces): everybody is judged again.
     pub fn rules_changed(&mut self, rules: &Rules) -> Changes {
         let mut changes = Changes::default();
-        let unbelievable: Vec<(String, Refusal)> = self
+        let unbelievable: Vec<(Arc<str>, Refusal)> = self
             .peers
             .values()
             .filter_map(|peer| judge(rules, peer).err().map(|reason| (peer.key.clone(), reason)))
@@ -159,24 +162,24 @@ impl Roster {
         for (key, reason) in unbelievable {
             if let Some(peer) = self.release(&key) {
                 changes.gone.push(peer.clone());
-                self.refuse(Refused { reason, suspect: Suspect::Peer(Box::new(peer)) }, &mut changes);
+                self.refuse(Refused { reason, suspect: Suspect::Peer(peer) }, &mut changes);
             }
         }
         for record in std::mem::take(&mut self.own).into_values() {
-            self.take(rules, record, &mut changes);
+            let inspected = inspect(rules, &record);
+            self.take(record, inspected, &mut changes);
         }
         self.second_look(rules, Look::Everybody, &mut changes);
         changes
     }
 
     fn at(&self, base: &IpAddr) -> Option<&Peer> {
-        self.ranges.get(base).and_then(|key| self.peers.get(key))
+        self.ranges.get(base).and_then(|key| self.peers.get(key)).map(|peer| &**peer)
     }
 
-    fn take(&mut self, rules: &Rules, record: LeaseRecord, changes: &mut Changes) {
-        let inspected = inspect(rules, &record);
+    fn take(&mut self, record: LeaseRecord, inspected: Result<Inspected, Refusal>, changes: &mut Changes) {
         if let Ok(Inspected::Peer(peer)) = &inspected
-            && self.peers.get(&record.key) == Some(&**peer)
+            && self.peers.get(record.key.as_str()) == Some(peer)
         {
             return;
         }
@@ -191,7 +194,7 @@ impl Roster {
                 return;
             }
             Ok(Inspected::Peer(peer)) => match self.collision(&peer) {
-                None => return self.admit(*peer, changes),
+                None => return self.admit(peer, changes),
                 Some(reason) => reason,
             },
             Err(reason) => reason,
@@ -213,10 +216,13 @@ impl Roster {
         waiting.sort_by(|a, b| a.order().cmp(&b.order()));
         for suspect in waiting {
             match suspect {
-                Suspect::Record(record) => self.take(rules, record, changes),
+                Suspect::Record(record) => {
+                    let inspected = inspect(rules, &record);
+                    self.take(record, inspected, changes);
+                }
                 Suspect::Hopeless(_) => {}
                 Suspect::Peer(peer) => match judge(rules, &peer).err().or_else(|| self.collision(&peer)) {
-                    None => self.admit(*peer, changes),
+                    None => self.admit(peer, changes),
                     Some(reason) => self.refuse(Refused { reason, suspect: Suspect::Peer(peer) }, changes),
                 },
             }
@@ -232,20 +238,20 @@ impl Roster {
     fn collision(&self, peer: &Peer) -> Option<Refusal> {
         for net in peer.subnet.nets() {
             if let Some(holder) = self.ranges.get(&net.addr()) {
-                return Some(Refusal::OverlapsPeer(net, holder.clone()));
+                return Some(Refusal::OverlapsPeer(net, holder.to_string()));
             }
         }
         for family in Family::ALL {
             let Some(mac) = peer.vtep(family) else { continue };
             let Some(holder) = self.vtep_in_use(family, mac) else { continue };
             if holder.public(family) != peer.public(family) {
-                return Some(Refusal::DuplicateMac(mac, holder.key.clone()));
+                return Some(Refusal::DuplicateMac(mac, holder.key.to_string()));
             }
         }
         None
     }
 
-    fn admit(&mut self, peer: Peer, changes: &mut Changes) {
+    fn admit(&mut self, peer: Arc<Peer>, changes: &mut Changes) {
         for net in peer.subnet.nets() {
             self.ranges.insert(net.addr(), peer.key.clone());
         }
@@ -261,7 +267,7 @@ impl Roster {
         self.peers.insert(peer.key.clone(), peer);
     }
 
-    fn release(&mut self, key: &str) -> Option<Peer> {
+    fn release(&mut self, key: &str) -> Option<Arc<Peer>> {
         let peer = self.peers.remove(key)?;
         for net in peer.subnet.nets() {
             self.ranges.remove(&net.addr());
@@ -269,7 +275,7 @@ impl Roster {
         for family in Family::ALL {
             let Some(mac) = peer.vtep(family) else { continue };
             if let Some(keys) = self.vteps.get_mut(&(family, mac)) {
-                keys.retain(|other| other != key);
+                keys.retain(|other| **other != *key);
                 if keys.is_empty() {
                     self.vteps.remove(&(family, mac));
                 }

@@ -5,7 +5,7 @@ use crate::{
 };
 
 fn keys(roster: &Roster) -> Vec<&str> {
-    roster.peers().map(|peer| peer.key.as_str()).collect()
+    roster.peers().map(|peer| &*peer.key).collect()
 }
 
 fn with(n: u16, change: impl Fn(&mut LeaseValue)) -> LeaseRecord {
@@ -68,7 +68,7 @@ fn a_node_may_leave_an_old_lease_behind() {
     roster.snapshot(&rules, vec![record(2, false), twin]);
     assert_eq!(keys(&roster), ["10.244.2.0-24", "10.244.9.0-24"]);
     roster.delete(&rules, "10.244.2.0-24");
-    assert_eq!(roster.vtep_in_use(Family::V4, mac(2)).unwrap().key, "10.244.9.0-24");
+    assert_eq!(&*roster.vtep_in_use(Family::V4, mac(2)).unwrap().key, "10.244.9.0-24");
 }
 
 #[test]

@@ -159,13 +159,17 @@ impl Memory {
 
     pub(super) fn observed(&mut self, sweeping: bool, why: &str) {
         if sweeping {
-            self.counters.sweeps += 1;
-            self.base.last_sweep_unix = Some(unix_now());
+            self.swept();
         }
         // The first look finds what an earlier life left; after that, differences that we did not
         // cause ourselves are news.
         self.suspicious = self.looked_before && why != "this node changed";
         self.looked_before = true;
+    }
+
+    pub(super) fn swept(&mut self) {
+        self.counters.sweeps += 1;
+        self.base.last_sweep_unix = Some(unix_now());
     }
 
     /// Whether these changes mend what somebody else did; then with an example in words.
@@ -260,7 +264,7 @@ pub(super) fn peers(world: &World, retries: &Retries) -> Vec<PeerReport> {
     }
     let facts = world.facts();
     let report = |peer: &crate::model::Peer| {
-        let error = errors.get(peer.key.as_str()).cloned();
+        let error = errors.get(&*peer.key).cloned();
         let direct = match &facts.network.backend {
             Backend::Vxlan(vxlan) => {
                 Family::ALL.into_iter().filter_map(|family| peer.public(family)).any(|ip| is_direct(facts, vxlan, ip))
@@ -270,7 +274,7 @@ pub(super) fn peers(world: &World, retries: &Retries) -> Vec<PeerReport> {
         };
         PeerReport {
             node: peer.node.clone(),
-            key: peer.key.clone(),
+            key: peer.key.to_string(),
             ipv4: peer.subnet.net(Family::V4),
             ipv6: peer.subnet.net(Family::V6),
             public_ip: peer.public_v4,
@@ -291,7 +295,7 @@ pub(super) fn peers(world: &World, retries: &Retries) -> Vec<PeerReport> {
 
 fn failing_peers(world: &World, retries: &Retries) -> usize {
     let keys: BTreeSet<&str> =
-        retries.iter().filter_map(|(key, _)| world.roster().peer_of(key)).map(|peer| peer.key.as_str()).collect();
+        retries.iter().filter_map(|(key, _)| world.roster().peer_of(key)).map(|peer| &*peer.key).collect();
     keys.len()
 }
 

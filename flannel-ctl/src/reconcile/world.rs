@@ -245,7 +245,7 @@ impl World {
                 .into_iter()
                 .filter_map(move |family| roster.vtep_in_use(family, gone.vtep(family)?))
         });
-        let come: Vec<_> = sharing.chain(&changes.come).collect();
+        let come: Vec<_> = sharing.chain(changes.come.iter().map(|peer| &**peer)).collect();
         for peer in come {
             desire_peer(&self.facts, peer, &mut |key, object| {
                 self.wanted.insert(key, object);
