@@ -101,6 +101,10 @@ impl Kernel for FakeKernel {
         Ok(self.state.clone())
     }
 
+    fn is_still(&mut self, known: &State, _wanted: &State) -> Result<bool, KernelError> {
+        Ok(self.state == *known)
+    }
+
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
         let mut outcomes = Vec::with_capacity(ops.len());
         for op in ops {

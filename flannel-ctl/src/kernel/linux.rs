@@ -9,6 +9,7 @@ mod interpret;
 mod observe;
 mod scope;
 mod setting;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +45,7 @@ pub struct LinuxKernel {
     v4: Option<Link>,
     v6: Option<Link>,
     uplink: Underlay,
+    turn: sweep::Turn,
 }
 
 /// The uplink as far as notices have told. It starts empty, so that the first notice of
@@ -60,7 +62,16 @@ impl LinuxKernel {
     pub fn new(scope: Scope) -> Result<Self, KernelError> {
         let mut socket = Socket::open().map_err(|refusal| explain("open a netlink socket", &refusal, None))?;
         let nexthops = probe_nexthops(&mut socket)?;
-        Ok(Self { socket, scope, filter: None, nexthops, v4: None, v6: None, uplink: Underlay::default() })
+        Ok(Self {
+            socket,
+            scope,
+            filter: None,
+            nexthops,
+            v4: None,
+            v6: None,
+            uplink: Underlay::default(),
+            turn: sweep::Turn::default(),
+        })
     }
 
     /// Who carries out the packet filter's share. Without one it is left alone.
@@ -144,6 +155,10 @@ impl Kernel for LinuxKernel {
 
     fn observe(&mut self, wanted: &State) -> Result<State, KernelError> {
         self.observe_all(wanted)
+    }
+
+    fn is_still(&mut self, known: &State, wanted: &State) -> Result<bool, KernelError> {
+        self.sweep(known, wanted)
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {

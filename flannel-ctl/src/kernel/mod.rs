@@ -1,7 +1,8 @@
 //! The only place that talks to the kernel.
 //!
 //! Everything here is blocking and belongs to one thread, the reconcile loop's: a netlink
-//! socket answers in microseconds, and order is easier to see than concurrency.
+//! socket answers in microseconds, and order is easier to see than concurrency. The packet
+//! filter alone may work beside it, in a thread that lives no longer than one call.
 
 #[cfg(test)]
 pub mod fake;
@@ -41,6 +42,10 @@ pub trait Kernel {
     /// others do not appear. `wanted` lets the packet filter answer "is exactly this in force?".
     fn observe(&mut self, wanted: &State) -> Result<State, KernelError>;
 
+    /// Nothing has changed since the kernel was as `known`: a look that is cheaper than
+    /// [`Self::observe`], and that may take several calls to look at everything.
+    fn is_still(&mut self, known: &State, wanted: &State) -> Result<bool, KernelError>;
+
     /// Carries out the changes in order; one outcome per op. Putting replaces, deleting what
     /// is absent succeeds. A failed op does not hold up the others.
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>>;
@@ -61,6 +66,9 @@ pub trait PacketFilter: Send {
     /// Adds what is in force to `out`. `wanted` is there because rules are easier to compare
     /// with a text than to read back.
     fn observe(&mut self, wanted: &State, out: &mut State) -> Result<(), KernelError>;
+
+    /// What [`Self::observe`] would add is what `known` holds of it.
+    fn is_still(&mut self, known: &State, wanted: &State) -> Result<bool, KernelError>;
 
     /// Carries out the changes as one transaction where the tool can; one outcome per op.
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>>;

@@ -61,8 +61,10 @@ pub enum Ear {
     Filter,
 }
 
-/// A full look at the kernel at least this often, for what sent no notice.
+/// A look at the kernel at least this often, for what sent no notice.
 const SWEEP: Duration = Duration::from_secs(10);
+/// The reason for looking when there is no other.
+const SWEEPING: &str = "sweep";
 /// Other people's routes and addresses change in bursts (every pod start): look at most this often.
 const SURROUNDINGS: Duration = Duration::from_millis(250);
 /// A touched packet filter is looked at after this: whoever rewrites it does so in several steps.
@@ -261,8 +263,8 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
     }
 
     fn observe(&mut self, sweeping: bool) {
-        let why = self.due.observe.take().map_or("sweep", |(_, why)| why);
-        tracing::debug!(why, "looking at the whole kernel state");
+        let why = self.due.observe.take().map_or(SWEEPING, |(_, why)| why);
+        tracing::debug!(why, "looking at the kernel state");
         let jitter = rand::rng().random_range(0.8..1.0);
         self.due.sweep = self.now() + SWEEP.mul_f64(jitter);
         // Whatever made the kernel state doubtful may have been at the uplink too.
@@ -270,16 +272,18 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
         if sweeping {
             self.due.surroundings.get_or_insert(Duration::ZERO);
         }
+        let (known, wanted) = (self.world.observed(), self.world.wanted());
+        // Doubt takes a full look; so does a sweep that found something, or could not tell.
+        if why == SWEEPING && matches!(self.kernel.is_still(known, wanted), Ok(true)) {
+            self.memory.swept();
+            return self.forget_healed();
+        }
         match self.kernel.observe(self.world.wanted()) {
             Ok(observed) => {
                 self.memory.observe_problem = None;
                 self.memory.observed(sweeping, why);
-                let gone: Vec<Key> = self.retries.iter().map(|(key, _)| *key).collect();
                 self.world.observe(observed);
-                let (wanted, observed) = (self.world.wanted(), self.world.observed());
-                for key in gone.iter().filter(|key| wanted.get(key) == observed.get(key)) {
-                    self.retries.forget(key);
-                }
+                self.forget_healed();
             }
             Err(error) => {
                 let problem = error.to_string();
@@ -290,6 +294,12 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
                 self.observe_after(Duration::from_secs(1), "reading the kernel state failed");
             }
         }
+    }
+
+    /// What failed and is as wanted all the same, since somebody else saw to it.
+    fn forget_healed(&mut self) {
+        let (wanted, observed) = (self.world.wanted(), self.world.observed());
+        self.retries.forget_if(|key| wanted.get(key) == observed.get(key));
     }
 
     fn apply(&mut self, ops: &[Op], begun: Duration) {

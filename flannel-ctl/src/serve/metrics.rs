@@ -69,7 +69,7 @@ impl Collector for FromReport {
         out.counter("kernel_notices", "Notices from the kernel that woke the loop", counters.notices)?;
 
         out.counter("passes", "Comparisons of what is wanted with what is there", counters.passes)?;
-        out.counter("sweeps", "Full comparisons that nothing but time had asked for", counters.sweeps)?;
+        out.counter("sweeps", "Looks at the kernel that nothing but time had asked for", counters.sweeps)?;
         if let Some(millis) = report.last_convergence_ms {
             let help = "From change to last object in place, of the latest pass that changed anything";
             out.gauge_f64("last_convergence_seconds", help, millis / 1000.0)?;

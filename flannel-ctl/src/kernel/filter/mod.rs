@@ -32,7 +32,7 @@ use crate::{
     serve::report::FilterReport,
 };
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 /// What carries out the rules on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +139,32 @@ impl HostFilter {
         self.tidy(None).and(removed)
     }
 
+    /// The guard's sets are ours to fill.
+    fn keeps_entries(&self) -> bool {
+        self.flavour == Flavour::Nft && self.no_guard.is_none()
+    }
+
+    /// The rules as an object: the wanted ones if exactly these are in force, none otherwise; empty
+    /// ones for what is there and not wanted.
+    fn rules(&mut self, wanted: &State) -> Result<Option<Object>, KernelError> {
+        match policy(wanted) {
+            // `limits` says what is missing; only what the node cannot do without is a failure.
+            policy if self.flavour == Flavour::None => {
+                let missed = policy.filter(|policy| !is_vital(policy));
+                Ok(missed.map(|policy| Object::Filter(Box::new(policy.clone()))))
+            }
+            Some(policy) => {
+                let possible = self.possible(policy);
+                let in_force = self.holds(&possible)? && self.is_tidy(Some(&possible))?;
+                Ok(in_force.then(|| Object::Filter(Box::new(policy.clone()))))
+            }
+            None => {
+                let anything = self.table_exists()? || !self.is_tidy(None)?;
+                Ok(anything.then(|| Object::Filter(Box::default())))
+            }
+        }
+    }
+
     fn put(&mut self, policy: &FilterPolicy, pending: &[Entry]) -> Result<(), KernelError> {
         let policy = self.possible(policy);
         match self.flavour {
@@ -171,34 +197,27 @@ impl PacketFilter for HostFilter {
     }
 
     fn observe(&mut self, wanted: &State, out: &mut State) -> Result<(), KernelError> {
-        let policy = match wanted.get(&Key::Filter) {
-            Some(Object::Filter(policy)) => Some(policy),
-            _ => None,
-        };
-        let (in_force, anything) = match (self.flavour, policy) {
-            // `limits` says what is missing; only what the node cannot do without is a failure.
-            (Flavour::None, policy) => (policy.is_some_and(|policy| !is_vital(policy)), false),
-            (_, Some(policy)) => {
-                let possible = self.possible(policy);
-                (self.holds(&possible)? && self.is_tidy(Some(&possible))?, true)
-            }
-            (_, None) => (false, self.table_exists()? || !self.is_tidy(None)?),
-        };
-        match policy {
-            Some(policy) if in_force => drop(out.insert(Key::Filter, Object::Filter(policy.clone()))),
-            None if anything => drop(out.insert(Key::Filter, Object::Filter(Box::default()))),
-            _ => {}
-        }
-        if self.flavour == Flavour::Nft && self.no_guard.is_none() {
-            let guard = policy.and_then(|policy| policy.guard.as_ref());
-            let entries = self.snapshot()?.entries.iter().map(|entry| (guard_key(entry, guard), Object::Guard));
+        out.extend(self.rules(wanted)?.map(|rules| (Key::Filter, rules)));
+        if self.keeps_entries() {
+            let policy = policy(wanted).and_then(|policy| policy.guard.as_ref());
+            let entries = self.snapshot()?.entries.iter().map(|entry| (guard_key(entry, policy), Object::Guard));
             out.extend(entries);
         } else {
             // Nothing could be done about them; `limits` says so once instead of a failure each.
-            let keys = wanted.keys().filter(|key| matches!(key, Key::Guard(..)));
-            out.extend(keys.map(|key| (*key, Object::Guard)));
+            out.extend(guards(wanted).map(|key| (key, Object::Guard)));
         }
         Ok(())
+    }
+
+    fn is_still(&mut self, known: &State, wanted: &State) -> Result<bool, KernelError> {
+        if self.rules(wanted)?.as_ref() != known.get(&Key::Filter) {
+            return Ok(false);
+        }
+        if !self.keeps_entries() {
+            return Ok(guards(known).eq(guards(wanted)));
+        }
+        let policy = policy(wanted).and_then(|policy| policy.guard.as_ref());
+        Ok(guards(known).eq(self.snapshot()?.entries.iter().map(|entry| guard_key(entry, policy))))
     }
 
     fn report(&mut self, wanted: &State) -> FilterReport {
@@ -238,7 +257,7 @@ impl PacketFilter for HostFilter {
                 _ => {}
             }
         }
-        let guarded = self.flavour == Flavour::Nft && self.no_guard.is_none();
+        let guarded = self.keeps_entries();
         // Peers stand in the sets before the rules ask for them, and as long as they do.
         let mut pending: Vec<Entry> = add.iter().map(|(_, entry)| *entry).collect();
         let spoilt = guarded && self.snapshot().is_ok_and(|snapshot| snapshot.spoilt);
@@ -277,6 +296,19 @@ impl PacketFilter for HostFilter {
 /// beside rules that drop, and the guard is for hosts that can have it.
 fn is_vital(policy: &FilterPolicy) -> bool {
     !policy.masquerade.is_empty()
+}
+
+fn policy(wanted: &State) -> Option<&FilterPolicy> {
+    match wanted.get(&Key::Filter) {
+        Some(Object::Filter(policy)) => Some(policy),
+        _ => None,
+    }
+}
+
+/// In order; they come right behind the rules.
+fn guards(state: &State) -> impl Iterator<Item = Key> + use<'_> {
+    let behind = state.range((Bound::Excluded(Key::Filter), Bound::Unbounded));
+    behind.map_while(|(key, _)| matches!(key, Key::Guard(..)).then_some(*key))
 }
 
 /// A set holds base addresses; the lengths are the policy's.

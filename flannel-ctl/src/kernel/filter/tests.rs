@@ -41,6 +41,8 @@ fn wanted(policy: &FilterPolicy, peers: &[(&str, &str)]) -> State {
 fn observed(filter: &mut HostFilter, wanted: &State) -> State {
     let mut out = State::new();
     filter.observe(wanted, &mut out).unwrap();
+    assert!(filter.is_still(&out, wanted).unwrap(), "the cheap look sees what the full one sees");
+    assert_eq!(filter.is_still(wanted, wanted).unwrap(), out == *wanted);
     out
 }
 

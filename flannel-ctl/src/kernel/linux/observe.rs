@@ -16,34 +16,44 @@ use crate::{
     model::{Family, Key, Object, Route, State},
 };
 
+/// The large tables, one entry or more per peer each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Table {
+    Neighbours,
+    Forwarding,
+    Nexthops,
+    Routes,
+}
+
+impl Table {
+    pub(super) const ALL: [Self; 4] = [Self::Neighbours, Self::Forwarding, Self::Nexthops, Self::Routes];
+
+    /// The object is an entry of this table.
+    pub(super) fn holds(self, key: &Key) -> bool {
+        match self {
+            Self::Neighbours => matches!(key, Key::Neighbour(_)),
+            Self::Forwarding => matches!(key, Key::Fdb(..)),
+            Self::Nexthops => matches!(key, Key::Nexthop(_)),
+            Self::Routes => matches!(key, Key::Route(_)),
+        }
+    }
+}
+
 impl LinuxKernel {
     pub(super) fn observe_all(&mut self, wanted: &State) -> Result<State, KernelError> {
-        let mut state = State::new();
-        for family in Family::ALL {
-            self.observe_device(family, wanted, &mut state)?;
-        }
-        let devices = self.devices();
+        let mut state = self.observe_few(wanted)?;
         // Built into the map in one go: that is faster and takes half the room.
         let mut all = Vec::with_capacity(wanted.len());
-        for family in Family::ALL {
-            if classify::index(devices, family) != 0 {
-                self.observe_on_device(family, devices, &mut all)?;
-            }
+        for table in [Table::Neighbours, Table::Forwarding, Table::Nexthops] {
+            self.read_table(table, wanted, |entry| entry, &mut all)?;
         }
-        if self.nexthops && devices[0] != 0 {
-            let found = self.socket.dump(nexthop::list(devices[0]), |payload| {
-                classify::nexthop(devices, &Nexthop::read(payload)?, |key| wanted.contains_key(key))
-            });
-            all.extend(found.map_err(|refusal| explain("list the nexthops", &refusal, None))?);
-        }
-        let mut wrong = Vec::new();
-        for family in Family::ALL {
-            for protocol in [Route::FLANNEL_PROTOCOL, Route::PROTOCOL] {
-                self.observe_routes(family, protocol, devices, wanted, &mut all, &mut wrong)?;
-            }
-        }
+        let mut routes = Vec::new();
+        self.read_table(Table::Routes, wanted, |entry| entry, &mut routes)?;
         // Two of ours for one destination: the last one stays, so that what is wrong is mended.
-        all.append(&mut wrong);
+        let (right, wrong): (Vec<_>, Vec<_>) =
+            routes.into_iter().partition(|(key, object)| wanted.get(key) == Some(object));
+        all.extend(right);
+        all.extend(wrong);
         if let Some(filter) = &mut self.filter {
             let mut rules = State::new();
             match filter.observe(wanted, &mut rules) {
@@ -59,6 +69,27 @@ impl LinuxKernel {
         }
         all.extend(state);
         Ok(all.into_iter().collect())
+    }
+
+    /// Devices, their settings and addresses.
+    pub(super) fn observe_few(&mut self, wanted: &State) -> Result<State, KernelError> {
+        let mut state = State::new();
+        for family in Family::ALL {
+            self.observe_device(family, wanted, &mut state)?;
+        }
+        let (devices, scope) = (self.devices(), &self.scope);
+        for family in Family::ALL {
+            let index = classify::index(devices, family);
+            if index == 0 {
+                continue;
+            }
+            let addresses = self.socket.dump(address::list(Some(family), index), |payload| {
+                classify::address(scope, devices, &Address::read(payload)?)
+            });
+            let attempt = || format!("list the addresses of the {family} VXLAN device");
+            state.extend(addresses.map_err(|refusal| explain(&attempt(), &refusal, None))?);
+        }
+        Ok(state)
     }
 
     pub(super) fn devices(&self) -> [u32; 2] {
@@ -90,52 +121,54 @@ impl LinuxKernel {
         Ok(())
     }
 
-    fn observe_on_device(
+    /// Reads a table, and keeps what `each` makes of the entries that are ours.
+    pub(super) fn read_table<T>(
         &mut self,
-        family: Family,
-        devices: [u32; 2],
-        all: &mut Vec<(Key, Object)>,
-    ) -> Result<(), KernelError> {
-        let index = classify::index(devices, family);
-        let of = |what: &str| format!("list the {what} of the {family} VXLAN device");
-        let scope = &self.scope;
-        let addresses = self.socket.dump(address::list(Some(family), index), |payload| {
-            classify::address(scope, devices, &Address::read(payload)?)
-        });
-        all.extend(addresses.map_err(|refusal| explain(&of("addresses"), &refusal, None))?);
-
-        let permanent = |payload: &[u8]| {
-            let entry = Neighbour::read(payload).filter(|entry| entry.index == index && entry.is_permanent())?;
-            classify::neighbour(devices, &entry)
-        };
-        let neighbours = self.socket.dump(neighbour::list(family, index), permanent);
-        all.extend(neighbours.map_err(|refusal| explain(&of("neighbours"), &refusal, None))?);
-        let entries = self.socket.dump(fdb::list(index), permanent);
-        all.extend(entries.map_err(|refusal| explain(&of("forwarding entries"), &refusal, None))?);
-        Ok(())
-    }
-
-    fn observe_routes(
-        &mut self,
-        family: Family,
-        protocol: u8,
-        devices: [u32; 2],
+        table: Table,
         wanted: &State,
-        right: &mut Vec<(Key, Object)>,
-        wrong: &mut Vec<(Key, Object)>,
+        each: impl Fn((Key, Object)) -> T,
+        into: &mut Vec<T>,
     ) -> Result<(), KernelError> {
-        let scope = &self.scope;
-        let found = self.socket.dump(route::list(family, Some(protocol)), |payload| {
-            classify::route(scope, devices, &Entry::read(payload)?)
-        });
-        let found = match found {
-            Err(Refusal { errno, .. }) if route::has_none(errno) => return Ok(()),
-            found => found.map_err(|refusal| explain("list the routes", &refusal, None))?,
-        };
-        let (as_wanted, other): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|(key, object)| wanted.get(key) == Some(object));
-        right.extend(as_wanted);
-        wrong.extend(other);
+        let devices = self.devices();
+        match table {
+            Table::Neighbours | Table::Forwarding => {
+                for family in Family::ALL.into_iter().filter(|family| classify::index(devices, *family) != 0) {
+                    let index = classify::index(devices, family);
+                    let (request, what) = match table {
+                        Table::Forwarding => (fdb::list(index), "forwarding entries"),
+                        _ => (neighbour::list(family, index), "neighbours"),
+                    };
+                    let found = self.socket.dump(request, |payload| {
+                        let entry =
+                            Neighbour::read(payload).filter(|entry| entry.index == index && entry.is_permanent())?;
+                        classify::neighbour(devices, &entry).map(&each)
+                    });
+                    let attempt = || format!("list the {what} of the {family} VXLAN device");
+                    into.extend(found.map_err(|refusal| explain(&attempt(), &refusal, None))?);
+                }
+            }
+            Table::Nexthops if self.nexthops && devices[0] != 0 => {
+                let found = self.socket.dump(nexthop::list(devices[0]), |payload| {
+                    classify::nexthop(devices, &Nexthop::read(payload)?, |key| wanted.contains_key(key)).map(&each)
+                });
+                into.extend(found.map_err(|refusal| explain("list the nexthops", &refusal, None))?);
+            }
+            Table::Nexthops => {}
+            Table::Routes => {
+                for family in Family::ALL {
+                    for protocol in [Route::FLANNEL_PROTOCOL, Route::PROTOCOL] {
+                        let scope = &self.scope;
+                        let found = self.socket.dump(route::list(family, Some(protocol)), |payload| {
+                            classify::route(scope, devices, &Entry::read(payload)?).map(&each)
+                        });
+                        match found {
+                            Err(Refusal { errno, .. }) if route::has_none(errno) => {}
+                            found => into.extend(found.map_err(|refusal| explain("list the routes", &refusal, None))?),
+                        }
+                    }
+                }
+            }
+        }
         Ok(())
     }
 }

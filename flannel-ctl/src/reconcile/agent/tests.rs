@@ -30,6 +30,9 @@ impl Kernel for SharedKernel {
     fn observe(&mut self, wanted: &State) -> Result<State, KernelError> {
         self.0.lock().unwrap().observe(wanted)
     }
+    fn is_still(&mut self, known: &State, wanted: &State) -> Result<bool, KernelError> {
+        self.0.lock().unwrap().is_still(known, wanted)
+    }
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
         self.0.lock().unwrap().apply(ops)
     }

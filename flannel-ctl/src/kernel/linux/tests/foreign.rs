@@ -103,6 +103,10 @@ impl crate::kernel::PacketFilter for Blind {
         out.insert(Key::Filter, Object::Filter(Box::default()));
         Err(super::super::KernelError { attempt: "read rules".into(), answer: "no".into(), hint: None, errno: 1 })
     }
+    fn is_still(&mut self, _known: &State, _wanted: &State) -> Result<bool, crate::kernel::KernelError> {
+        Ok(false)
+    }
+
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), super::super::KernelError>> {
         vec![Ok(()); ops.len()]
     }

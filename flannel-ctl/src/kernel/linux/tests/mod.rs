@@ -7,6 +7,7 @@ mod foreign;
 mod notices;
 mod routes;
 mod scale;
+mod sweep;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
