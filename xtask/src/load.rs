@@ -64,6 +64,9 @@ pub(crate) struct Datagrams {
     /// Bytes of UDP payload
     #[arg(long)]
     size: usize,
+    /// The receiver never says a word
+    #[arg(long)]
+    one_way: bool,
     #[command(flatten)]
     window: Window,
 }

@@ -20,6 +20,9 @@ use super::{Datagrams, MEASURING, Port, READY, say};
 const BATCH: usize = 64;
 /// Room for what comes while the receiver is not scheduled.
 const RECEIVE_BUFFER: usize = 8 << 20;
+/// How often the receiver sends a datagram back, as protocols with acknowledgements do: a firewall or datapath that
+/// waits for an answer before it believes in a flow gets one.
+const ANSWER: Duration = Duration::from_millis(100);
 /// The receiver gives up when nothing comes for so long.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -74,6 +77,8 @@ pub(super) fn receive(datagrams: &Datagrams) -> Result<Received> {
     let mut window = None;
     let (mut count, mut garbled, mut told) = (0, 0, false);
     say(READY)?;
+    let (_, sender) = socket.peek_from(&mut [0; 1]).context("waiting for the first datagram")?;
+    let mut answered: Option<Instant> = None;
     loop {
         let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
         let flags = MsgFlags::MSG_WAITFORONE;
@@ -87,6 +92,10 @@ pub(super) fn receive(datagrams: &Datagrams) -> Result<Received> {
         let (begin, end) = *window.get_or_insert_with(|| datagrams.window.from(now));
         if now >= end {
             break;
+        }
+        if !datagrams.one_way && answered.is_none_or(|then| now - then >= ANSWER) {
+            socket.send_to(&[1], sender).context("answering")?;
+            answered = Some(now);
         }
         let good = lengths.iter().zip(&buffers).filter(|(length, buffer)| buffer[..**length] == expected).count();
         garbled += (lengths.len() - good) as u64;

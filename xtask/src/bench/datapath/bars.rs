@@ -41,6 +41,7 @@ const EVERYTHING: &[(Metric, Quantity)] = &[
     (UdpRr32, Rate),
     (Crr, Rate),
     (Udp64, Rate),
+    (Metric::Udp64OneWay, Rate),
     (Metric::Udp512, Rate),
     (Metric::Udp1400, Rate),
 ];

@@ -51,7 +51,7 @@ pub(super) fn measure(site: &Site, mode: Mode, metric: Metric, timing: Timing) -
         Load::TcpRr { flows } => run.responses("tcp-rr", flows)?,
         Load::UdpRr { flows } => run.responses("udp-rr", flows)?,
         Load::Crr => run.responses("crr", 1)?,
-        Load::Datagrams { size } => run.datagrams(size)?,
+        Load::Datagrams { size, one_way } => run.datagrams(size, one_way)?,
     };
     let counters = site.counters()?.since(before);
     complaints.extend(complaint);
@@ -122,11 +122,12 @@ impl Run<'_> {
         Ok((values.into(), usage, None, None))
     }
 
-    fn datagrams(&self, size: usize) -> Result<Outcome> {
+    fn datagrams(&self, size: usize, one_way: bool) -> Result<Outcome> {
         let size = size.to_string();
         let mut receiver = self.within(self.site.server(self.mode), SERVER);
         let at = self.site.server_address(self.mode)?.to_string();
         receiver.arg(program()?).args(["load", "receive", &at, "--size", &size]).args(self.window());
+        receiver.args(one_way.then_some("--one-way"));
         let mut receiver = Client::spawn(&mut receiver)?;
         receiver.expect(READY)?;
         let mut sender = self.client()?;

@@ -133,6 +133,8 @@ pub(super) enum Metric {
     Crr,
     /// Datagrams of 64 bytes from one core
     Udp64,
+    /// The same, and never a datagram back
+    Udp64OneWay,
     /// Datagrams of 512 bytes
     Udp512,
     /// Datagrams of 1,400 bytes
@@ -146,11 +148,11 @@ pub(super) enum Load {
     TcpRr { flows: usize },
     UdpRr { flows: usize },
     Crr,
-    Datagrams { size: usize },
+    Datagrams { size: usize, one_way: bool },
 }
 
 impl Metric {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Stream1,
         Self::Stream4,
         Self::TcpRr1,
@@ -159,6 +161,7 @@ impl Metric {
         Self::UdpRr32,
         Self::Crr,
         Self::Udp64,
+        Self::Udp64OneWay,
         Self::Udp512,
         Self::Udp1400,
     ];
@@ -172,9 +175,10 @@ impl Metric {
             Self::UdpRr1 => Load::UdpRr { flows: 1 },
             Self::UdpRr32 => Load::UdpRr { flows: 32 },
             Self::Crr => Load::Crr,
-            Self::Udp64 => Load::Datagrams { size: 64 },
-            Self::Udp512 => Load::Datagrams { size: 512 },
-            Self::Udp1400 => Load::Datagrams { size: 1400 },
+            Self::Udp64 => Load::Datagrams { size: 64, one_way: false },
+            Self::Udp64OneWay => Load::Datagrams { size: 64, one_way: true },
+            Self::Udp512 => Load::Datagrams { size: 512, one_way: false },
+            Self::Udp1400 => Load::Datagrams { size: 1400, one_way: false },
         }
     }
 
@@ -188,6 +192,7 @@ impl Metric {
             Self::UdpRr32 => "UDP request/response, 32 flows",
             Self::Crr => "connect, request, close",
             Self::Udp64 => "UDP 64 B received",
+            Self::Udp64OneWay => "UDP 64 B received, one-way",
             Self::Udp512 => "UDP 512 B received",
             Self::Udp1400 => "UDP 1,400 B received",
         }

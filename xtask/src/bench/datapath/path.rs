@@ -154,8 +154,10 @@ fn one_way(way: &str, from: NodeTraffic, to: NodeTraffic, mode: Mode, metric: Me
             at_least("flannel.1", tunnel_sent, ALL, name, base),
             at_least("the other flannel.1", tunnel_received, ALL, "other pod", received),
         ],
-        // Every connection begins and ends on the kernel's path.
-        Mode::Ebpf | Mode::EbpfService if metric == Metric::Crr => vec![at_least("wire", wire, ALL, name, base)],
+        // Every connection begins and ends on the kernel's path, and a flow that is never answered may stay there.
+        Mode::Ebpf | Mode::EbpfService if matches!(metric, Metric::Crr | Metric::Udp64OneWay) => {
+            vec![at_least("wire", wire, ALL, name, base)]
+        }
         Mode::Ebpf | Mode::EbpfService => vec![
             at_least("wire", wire, ALL, name, base),
             at_most("flannel.1", tunnel_sent, ALMOST_NOTHING, name, base),
