@@ -164,9 +164,24 @@ impl Outcome {
     }
 }
 
-/// The first line, and the last: what failed, and what the daemon said at the end.
+/// The first line, and the last that speaks of an error, or else the last: what failed, and what the daemon said.
 fn shortened(text: &str) -> String {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default().to_owned();
-    lines.next_back().map_or(first.clone(), |last| format!("{first} {last}"))
+    let rest: Vec<&str> = lines.collect();
+    let telling = rest.iter().rfind(|line| line.to_lowercase().contains("error")).or(rest.last());
+    telling.map_or(first.clone(), |line| format!("{first} {line}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_complaint_the_telling_lines_stay() {
+        let usage = "the daemon ended:\nerror: unexpected argument '--x' found\n\n  tip: ask\n\nUsage: flannel-ctl\n";
+        assert_eq!(shortened(usage), "the daemon ended: error: unexpected argument '--x' found");
+        assert_eq!(shortened("waited in vain:\nstarting\nstill starting\n"), "waited in vain: still starting");
+        assert_eq!(shortened("one line"), "one line");
+    }
 }
