@@ -90,5 +90,7 @@ pub(super) fn run(args: &DatapathArgs) -> Result<ExitCode> {
     if args.save {
         document::save(&outcome)?;
     }
-    Ok(if outcome.samples.iter().any(|sample| sample.void.is_some()) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let void = outcome.samples.iter().any(|sample| sample.void.is_some());
+    let asked_for = args.modes.iter().any(|mode| outcome.missing.contains_key(mode));
+    Ok(if void || asked_for { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
