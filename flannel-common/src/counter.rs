@@ -3,36 +3,148 @@
 /// Name of the per-CPU array of `u64` that [`Counter`] indexes.
 pub const COUNTERS_MAP: &str = "COUNTERS";
 
-/// Name of the global `u16` with the tunnel's UDP port, host byte order, set before loading.
-pub const VXLAN_PORT_GLOBAL: &str = "VXLAN_PORT";
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident = $slot:literal, $label:literal;)*) => {
+        /// What a slot counts: each packet that a program decides over counts in exactly one.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Counter {
+            $($(#[$doc])* $name = $slot,)*
+        }
 
-/// What a slot counts. Numbers are part of the map layout: append only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u32)]
-pub enum Counter {
-    /// Packets that reached the uplink's ingress hook.
-    UplinkIngress = 0,
-    /// Of those, UDP datagrams to the VXLAN port.
-    UplinkVxlan = 1,
+        impl Counter {
+            /// Every counter, by slot number.
+            pub const ALL: [Self; Self::COUNT as usize] = [$(Self::$name),*];
+
+            /// How many slots the map has.
+            pub const COUNT: u32 = [$($slot),*].len() as u32;
+
+            /// Stable name for output and metrics.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)*
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Egress: encapsulated and sent out of the uplink.
+    EgressFast = 0, "egress_fast";
+    /// Egress: switched off.
+    EgressDisabled = 1, "egress_disabled";
+    /// Egress: not IPv4 or IPv6, or the family has no overlay.
+    EgressFamily = 2, "egress_family";
+    /// Egress: headers that contradict each other or the packet's length.
+    EgressMalformed = 3, "egress_malformed";
+    /// Egress: IPv4 options or IPv6 extension headers.
+    EgressOptions = 4, "egress_options";
+    /// Egress: a fragment.
+    EgressFragment = 5, "egress_fragment";
+    /// Egress: neither TCP nor UDP.
+    EgressProtocol = 6, "egress_protocol";
+    /// Egress: time to live at its end.
+    EgressTtl = 7, "egress_ttl";
+    /// Egress: TCP SYN, FIN or RST.
+    EgressControl = 8, "egress_tcp_control";
+    /// Egress: no such flow is known, or it goes elsewhere than into the tunnel.
+    EgressUnknown = 9, "egress_unknown";
+    /// Egress: it is time to prove the flow again.
+    EgressExpired = 10, "egress_expired";
+    /// Egress: no answer has been seen yet.
+    EgressUnpaired = 11, "egress_one_way";
+    /// Egress: another interface than the one that the flow belongs to.
+    EgressMoved = 12, "egress_other_interface";
+    /// Egress: larger than what fits through the tunnel.
+    EgressTooBig = 13, "egress_too_big";
+    /// Egress: the kernel would not make room for the outer headers.
+    EgressRefused = 14, "egress_refused";
+    /// Egress: a VLAN tag.
+    EgressVlan = 15, "egress_vlan";
+
+    /// Ingress: decapsulated and handed to a pod.
+    IngressFast = 16, "ingress_fast";
+    /// Ingress: switched off.
+    IngressDisabled = 17, "ingress_disabled";
+    /// Ingress: not a tunnel packet for this node.
+    IngressOther = 18, "ingress_not_tunnel";
+    /// Ingress: a tunnel packet whose outer headers need the kernel: options, fragments, a UDP checksum.
+    IngressOuter = 19, "ingress_outer";
+    /// Ingress: VXLAN flags other than a plain network identifier.
+    IngressFlags = 20, "ingress_vxlan_flags";
+    /// Ingress: another network identifier.
+    IngressVni = 21, "ingress_vni";
+    /// Ingress: inner frame not for our VTEP address.
+    IngressMac = 22, "ingress_vtep_mac";
+    /// Ingress: the inner frame is of another family than the tunnel.
+    IngressFamily = 23, "ingress_family";
+    /// Ingress: headers that contradict each other or the packet's length.
+    IngressMalformed = 24, "ingress_malformed";
+    /// Ingress: inner IPv4 options or IPv6 extension headers.
+    IngressOptions = 25, "ingress_options";
+    /// Ingress: an inner fragment.
+    IngressFragment = 26, "ingress_fragment";
+    /// Ingress: neither TCP nor UDP inside.
+    IngressProtocol = 27, "ingress_protocol";
+    /// Ingress: inner time to live at its end.
+    IngressTtl = 28, "ingress_ttl";
+    /// Ingress: TCP SYN, FIN or RST.
+    IngressControl = 29, "ingress_tcp_control";
+    /// Ingress: no such flow is known, or it does not end at a pod.
+    IngressUnknown = 30, "ingress_unknown";
+    /// Ingress: it is time to prove the flow again.
+    IngressExpired = 31, "ingress_expired";
+    /// Ingress: no packet of the other direction has been seen yet.
+    IngressUnpaired = 32, "ingress_one_way";
+    /// Ingress: larger than what the pod's interface takes.
+    IngressTooBig = 33, "ingress_too_big";
+    /// Ingress: congestion marks that RFC 6040 wants dropped or told of.
+    IngressEcn = 34, "ingress_ecn";
+    /// Ingress: the outer source is not the node that leased the inner source. Dropped, or only counted.
+    IngressForged = 35, "ingress_forged";
+    /// Ingress: the kernel would not strip the outer headers.
+    IngressRefused = 36, "ingress_refused";
+    /// Stripped or filled, and then lost for want of memory. Dropped.
+    Lost = 37, "lost";
+
+    /// Learning: a flow into the tunnel was proved.
+    LearnedEgress = 38, "learned_egress";
+    /// Learning: a flow out of the tunnel was proved.
+    LearnedIngress = 39, "learned_ingress";
+    /// Learning: what left the node was not what the pod had just sent.
+    LearnOther = 40, "learn_other_packet";
+    /// Learning: netfilter changed more than addresses and ports.
+    LearnChanged = 41, "learn_changed";
+    /// Learning: the tunnel packet's other end is not the node that leased the subnet.
+    LearnPeer = 42, "learn_unknown_peer";
+    /// Learning: the pod had too many new flows this second.
+    LearnRate = 43, "learn_pod_rate";
+    /// Learning: not delivered to an interface known to lead to a pod.
+    LearnPod = 44, "learn_not_a_pod";
+    /// Learning: the map took no more.
+    LearnFull = 45, "learn_full";
 }
 
 impl Counter {
-    /// How many slots the map has.
-    pub const COUNT: u32 = 2;
-
-    /// Every counter, by slot number.
-    pub const ALL: [Self; Self::COUNT as usize] = [Self::UplinkIngress, Self::UplinkVxlan];
-
     /// Slot number in the map.
     pub const fn slot(self) -> u32 {
         self as u32
     }
+}
 
-    /// Stable name for output and metrics.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::UplinkIngress => "uplink_ingress",
-            Self::UplinkVxlan => "uplink_vxlan",
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn slots_are_the_positions_and_labels_are_unique() {
+        for (at, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(counter.slot() as usize, at, "{counter:?}");
         }
+        let labels: BTreeSet<_> = Counter::ALL.iter().map(|counter| counter.label()).collect();
+        assert_eq!(labels.len(), Counter::ALL.len());
     }
 }

@@ -9,6 +9,14 @@
 
 mod addr;
 mod counter;
+mod flow;
+mod peer;
+mod settings;
+mod tuple;
 
 pub use addr::{Mac, ParseMacError};
-pub use counter::{COUNTERS_MAP, Counter, VXLAN_PORT_GLOBAL};
+pub use counter::{COUNTERS_MAP, Counter};
+pub use flow::{EGRESS_MAP, EgressFlow, HEADER_WORDS, INGRESS_MAP, IngressFlow, Use, state};
+pub use peer::{PEERS_MAP, PODS_MAP, Peer, PodInterface};
+pub use settings::{FamilySettings, LAYOUT, SETTINGS_MAP, Settings};
+pub use tuple::{Address, Tuple};

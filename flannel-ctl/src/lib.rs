@@ -3,7 +3,6 @@
 //! `docs/architecture.md` has the map of the rooms below.
 
 pub mod alloc;
-pub mod bpf;
 pub mod check;
 pub mod cli;
 pub mod config;

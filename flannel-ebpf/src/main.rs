@@ -13,6 +13,8 @@ fn main() {}
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
 mod programs;
 
 /// Declared to the kernel: helpers reserved to GPL-compatible programs are refused without it.

@@ -1,10 +1,118 @@
 //! Every map, in BTF form, and the only code that touches their slots.
 
-use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
-use flannel_common::Counter;
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    macros::btf_map,
+};
+use flannel_common::{
+    Address, Counter, EgressFlow, FamilySettings, IngressFlow, Peer, PodInterface, Settings, Tuple, state,
+};
+use flannel_ebpf::inner::{Inner, Mark};
+
+/// Sizes are the loader's to set; these are for whoever loads the object as it is.
+const FLOWS: usize = 65_536;
+const PEERS_MAX: usize = 16_384;
+const PODS_MAX: usize = 1_024;
 
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
+#[btf_map]
+static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+static PEERS: HashMap<Address, Peer, PEERS_MAX> = HashMap::new();
+#[btf_map]
+static PODS: HashMap<u32, PodInterface, PODS_MAX> = HashMap::new();
+#[btf_map]
+static EGRESS: LruHashMap<Tuple, EgressFlow, FLOWS> = LruHashMap::new();
+#[btf_map]
+static INGRESS: LruHashMap<Tuple, IngressFlow, FLOWS> = LruHashMap::new();
+#[btf_map]
+static PENDING_EGRESS: PerCpuArray<Pending, 1> = PerCpuArray::new();
+#[btf_map]
+static PENDING_INGRESS: PerCpuArray<Pending, 1> = PerCpuArray::new();
+/// Where an [`EgressFlow`] is put together: it would take half of the stack.
+#[btf_map]
+static EGRESS_DRAFT: PerCpuArray<EgressFlow, 1> = PerCpuArray::new();
+
+/// The packet that entered the host's stack last on this CPU. Whoever sees a packet with the same mark leave
+/// the stack before another has entered sees the same packet: in between everything runs in one softirq.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Pending {
+    tuple: Tuple,
+    mark: Mark,
+    interface: u32,
+    ttl: u8,
+    tos: u8,
+    armed: u16,
+}
+
+/// Which way a packet goes through the host's stack.
+#[derive(Clone, Copy)]
+pub(crate) enum Way {
+    /// From a pod into the tunnel.
+    Egress,
+    /// Out of the tunnel to a pod.
+    Ingress,
+}
+
+impl Way {
+    #[inline(always)]
+    fn pending(self) -> Option<*mut Pending> {
+        match self {
+            Self::Egress => PENDING_EGRESS.get_ptr_mut(0),
+            Self::Ingress => PENDING_INGRESS.get_ptr_mut(0),
+        }
+    }
+
+    /// Remembers a packet that the stack gets to decide over.
+    #[inline(always)]
+    pub(crate) fn entered(self, interface: u32, inner: &Inner) {
+        if let Some(slot) = self.pending() {
+            let pending =
+                Pending { tuple: inner.tuple, mark: inner.mark, interface, ttl: inner.ttl, tos: inner.tos, armed: 1 };
+            // SAFETY: this CPU's slot, which no other program writes while this one runs: both run in softirq.
+            unsafe { *slot = pending };
+        }
+    }
+
+    /// Is there a packet that has entered and not left? Forgets it.
+    #[inline(always)]
+    pub(crate) fn take(self) -> Option<&'static Pending> {
+        let slot = self.pending()?;
+        // SAFETY: as above. The slot lives as long as the map, and is not written before the program ends.
+        unsafe {
+            if (*slot).armed == 0 {
+                return None;
+            }
+            (*slot).armed = 0;
+            Some(&*slot)
+        }
+    }
+}
+
+impl Pending {
+    pub(crate) fn tuple(&self) -> &Tuple {
+        &self.tuple
+    }
+
+    pub(crate) fn interface(&self) -> u32 {
+        self.interface
+    }
+
+    /// Is this it, one hop later? If not, what that counts as.
+    #[inline(always)]
+    pub(crate) fn is(&self, inner: &Inner) -> Result<(), Counter> {
+        if self.mark != inner.mark || self.tuple.protocol != inner.tuple.protocol {
+            return Err(Counter::LearnOther);
+        }
+        if self.ttl != inner.ttl + 1 || self.tos != inner.tos {
+            return Err(Counter::LearnChanged);
+        }
+        Ok(())
+    }
+}
 
 /// Adds one to this CPU's slot.
 #[inline(always)]
@@ -14,4 +122,100 @@ pub(crate) fn count(counter: Counter) {
         // writes it while the program runs on this CPU (a softirq program is not interrupted by itself).
         unsafe { *slot += 1 };
     }
+}
+
+/// What the daemon said; nothing before it has said anything.
+#[inline(always)]
+pub(crate) fn settings() -> Option<&'static Settings> {
+    SETTINGS.get(0).filter(|settings| settings.enabled != 0)
+}
+
+/// Who leased the subnet of this address.
+#[inline(always)]
+pub(crate) fn peer_of(address: &Address, family: &FamilySettings) -> Option<&'static Peer> {
+    // SAFETY: entries are replaced as a whole by the daemon; a freed one is not reused before the program ends (RCU).
+    unsafe { PEERS.get(address.masked(family.mask)) }
+}
+
+#[inline(always)]
+pub(crate) fn egress_flow(tuple: &Tuple) -> Option<*mut EgressFlow> {
+    EGRESS.get_ptr_mut(tuple)
+}
+
+#[inline(always)]
+pub(crate) fn ingress_flow(tuple: &Tuple) -> Option<*mut IngressFlow> {
+    INGRESS.get_ptr_mut(tuple)
+}
+
+/// Where to put an egress flow together.
+#[inline(always)]
+pub(crate) fn egress_draft() -> Option<*mut EgressFlow> {
+    EGRESS_DRAFT.get_ptr_mut(0)
+}
+
+/// Forgets both directions of a flow that a pod sends.
+#[inline(always)]
+pub(crate) fn forget_egress(tuple: &Tuple) {
+    if let Some(flow) = EGRESS.get_ptr(tuple) {
+        // SAFETY: not reused before the program ends (RCU).
+        let answers = unsafe { (*flow).wire.reversed() };
+        // That somebody else was faster is no failure.
+        INGRESS.remove(&answers).ok();
+        EGRESS.remove(tuple).ok();
+    }
+}
+
+/// Forgets both directions of a flow that comes out of the tunnel.
+#[inline(always)]
+pub(crate) fn forget_ingress(tuple: &Tuple) {
+    if let Some(flow) = INGRESS.get_ptr(tuple) {
+        // SAFETY: not reused before the program ends (RCU).
+        let answers = unsafe { (*flow).delivered.reversed() };
+        EGRESS.remove(&answers).ok();
+        INGRESS.remove(tuple).ok();
+    }
+}
+
+#[inline(always)]
+pub(crate) fn insert_egress(tuple: &Tuple, flow: &EgressFlow) -> Result<(), Counter> {
+    EGRESS.insert(tuple, flow, u64::from(BPF_ANY)).map_err(|_| Counter::LearnFull)
+}
+
+#[inline(always)]
+pub(crate) fn insert_ingress(tuple: &Tuple, flow: &IngressFlow) -> Result<(), Counter> {
+    INGRESS.insert(tuple, flow, u64::from(BPF_ANY)).map_err(|_| Counter::LearnFull)
+}
+
+/// The interface leads to a pod.
+#[inline(always)]
+pub(crate) fn pod(interface: u32) -> Option<*mut PodInterface> {
+    PODS.get_ptr_mut(interface)
+}
+
+/// Marks the other direction as answered if it was proved not too long ago.
+#[inline(always)]
+pub(crate) fn pair_egress(delivered: &Tuple, wire: &Tuple, pod: u32, oldest: u64) -> u32 {
+    let Some(other) = EGRESS.get_ptr_mut(delivered.reversed()) else { return 0 };
+    // SAFETY: not reused before the program ends (RCU); the state is one aligned word.
+    unsafe {
+        if (*other).wire != wire.reversed() || (*other).pod != pod || (*other).used.proved < oldest {
+            return 0;
+        }
+        (*other).state |= state::PAIRED;
+    }
+    state::PAIRED
+}
+
+/// The same the other way round.
+#[inline(always)]
+pub(crate) fn pair_ingress(sent: &Tuple, wire: &Tuple, pod: u32, oldest: u64) -> u32 {
+    let Some(other) = INGRESS.get_ptr_mut(wire.reversed()) else { return 0 };
+    // SAFETY: as above.
+    unsafe {
+        if (*other).delivered != sent.reversed() || (*other).pod != pod || (*other).used.proved < oldest {
+            return 0;
+        }
+        (*other).state |= state::PAIRED;
+    }
+    state::PAIRED
 }

@@ -2,16 +2,14 @@
 
 use std::{fs, path::Path, thread};
 
-use aya::programs::SchedClassifier;
 use nix::sched::{CloneFlags, unshare};
 
 use super::Finding;
 use crate::{
-    bpf,
     config::Settings,
     daemon::preview,
     kernel::{
-        Kernel, KernelError,
+        Kernel, KernelError, fastpath,
         filter::{Flavour, HostFilter},
         linux::{LinuxKernel, Scope},
     },
@@ -69,32 +67,16 @@ fn parse_version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// For information: this version attaches no BPF program.
+/// What the fast path needs.
 fn object() -> Finding {
-    let detail = match load() {
-        Ok(()) => "embedded, and the kernel's verifier takes it".to_owned(),
-        Err(error) => error,
-    };
-    Finding::ok("BPF object", format!("{detail} (not used by this version)"))
-}
-
-fn load() -> Result<(), String> {
-    let text = |error: &dyn std::error::Error| {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            // A verifier's log is long; its beginning says what is wrong.
-            text.push_str(": ");
-            text.push_str(error.to_string().lines().next().unwrap_or_default());
-            cause = error.source();
-        }
-        text
-    };
-    let mut object = bpf::load(VxlanConfig::DEFAULT_PORT).map_err(|error| text(&error))?;
-    let program = object.program_mut(bpf::UPLINK_INGRESS).ok_or("it lacks its program")?;
-    let program: &mut SchedClassifier =
-        program.try_into().map_err(|error: aya::programs::ProgramError| text(&error))?;
-    program.load().map_err(|error| text(&error))
+    match fastpath::probe() {
+        Ok(()) => Finding::ok("BPF programs", "embedded, and the kernel's verifier takes them"),
+        Err(error) => Finding::warn(
+            "BPF programs",
+            format!("{error}"),
+            "packets take the kernel's VXLAN device; see docs/operations.md, \"The fast path\"",
+        ),
+    }
 }
 
 fn tun() -> Finding {

@@ -11,8 +11,9 @@ mod port;
 mod source;
 
 use crate::{
-    config::{Settings, netconf},
+    config::{Settings, netconf, settings::DatapathChoice},
     daemon::preview,
+    kernel::fastpath,
     model::{Backend, Network},
 };
 
@@ -41,16 +42,15 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
 
 /// Which datapath `run` would use, and why not another.
 fn datapath(settings: &Settings, network: &Network) -> Finding {
-    let why = match preview::datapath(settings) {
-        Ok(why) => why,
-        Err(error) => {
-            return Finding::fail("datapath", error.to_string(), "run with --datapath auto");
-        }
-    };
+    if let Err(error) = preview::check_datapath(settings) {
+        return Finding::fail("datapath", error.to_string(), "run with --datapath auto");
+    }
     let detail = match &network.backend {
-        Backend::Vxlan(_) => {
-            format!("vxlan, {why}; not ebpf and not userspace, which are not part of this version")
-        }
+        Backend::Vxlan(_) => match (settings.datapath, fastpath::probe()) {
+            (DatapathChoice::Vxlan, _) => "vxlan, asked for by --datapath vxlan".into(),
+            (_, Ok(())) => "ebpf, beside the kernel's VXLAN device: the kernel takes the BPF programs".into(),
+            (_, Err(error)) => format!("vxlan; not ebpf: {error}"),
+        },
         Backend::HostGw => "host-gw, plain routes: the network config's backend".into(),
         Backend::Alloc => "none, leases only: the network config's backend".into(),
         Backend::Udp { .. } => {

@@ -106,6 +106,8 @@ mod tests {
             mac: None,
             kind: Some("vxlan".into()),
             vxlan: Some(vxlan),
+            leads_elsewhere: false,
+            qdisc: None,
         }
     }
 

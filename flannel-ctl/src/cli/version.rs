@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::{
-    bpf,
+    kernel::fastpath,
     output::{self, OutputArgs, Table},
 };
 
@@ -30,7 +30,7 @@ const BUILD: Build = Build {
     version: env!("CARGO_PKG_VERSION"),
     commit: option_env!("FLANNEL_COMMIT"),
     architecture: std::env::consts::ARCH,
-    bpf: bpf::EMBEDDED,
+    bpf: fastpath::EMBEDDED,
 };
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {

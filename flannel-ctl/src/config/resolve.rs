@@ -14,8 +14,8 @@ use super::{
     flags::{ETCD, PATHS, RUN},
     read,
     settings::{
-        DatapathChoice, FilterChoice, FilterSettings, GuardMode, KubeSettings, LogFormat, LogSettings, Paths, Settings,
-        SourceChoice,
+        DatapathChoice, FastPathSettings, FilterChoice, FilterSettings, GuardMode, KubeSettings, LogFormat,
+        LogSettings, Paths, Settings, SourceChoice,
     },
     uplink::UplinkPolicy,
     values::{Reader, Values, World},
@@ -35,6 +35,12 @@ pub fn settings(values: &Values, world: World<'_>) -> Result<Settings, FlagError
             "datapath",
             &[DatapathChoice::Auto, DatapathChoice::Ebpf, DatapathChoice::Vxlan, DatapathChoice::Userspace],
         ),
+        fast_path: FastPathSettings {
+            enabled: reader.choice("fast-path", &[true, false]),
+            validity: Duration::from_secs(reader.or_default("flow-validity", read::number(1..=3600))),
+            flows: reader.last("max-flows", read::number(1024..=1 << 26)),
+            pod_rate: reader.or_default("pod-flow-rate", read::number(1..=u32::MAX)),
+        },
         tx_checksum: reader.choice("tx-checksum", &[TxChecksum::Auto, TxChecksum::On, TxChecksum::Off]),
         guard: reader.choice("peer-guard", &[GuardMode::Drop, GuardMode::Count, GuardMode::Off]),
         ip_blackhole_route: reader.or_default("ip-blackhole-route", read::switch),

@@ -18,6 +18,7 @@ pub struct Settings {
     pub node_name: Option<String>,
     pub lease: LeaseOptions,
     pub uplink: UplinkPolicy,
+    pub fast_path: FastPathSettings,
     pub tx_checksum: TxChecksum,
     pub guard: GuardMode,
     /// Keep a blackhole route for our own subnet.
@@ -40,6 +41,19 @@ pub enum DatapathChoice {
     Ebpf,
     Vxlan,
     Userspace,
+}
+
+/// The BPF fast path, where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FastPathSettings {
+    /// `false`: the programs are attached and leave every packet to the kernel path.
+    pub enabled: bool,
+    /// How long a flow is believed before it is proved again.
+    pub validity: Duration,
+    /// Flows that the maps have room for, in each direction; `None`: by the machine's memory.
+    pub flows: Option<u32>,
+    /// New flows that one pod may have learned in a second.
+    pub pod_rate: u32,
 }
 
 /// Where leases come from.

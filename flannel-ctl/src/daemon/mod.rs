@@ -6,6 +6,7 @@
 
 pub mod cleanup;
 mod error;
+mod fast;
 mod former;
 mod heap;
 mod listen;

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{StartError, node, preview, uplink, vtep};
+use super::{StartError, fast, node, preview, uplink, vtep};
 use crate::{
     config::{
         ConfigErrors, Settings, netconf,
@@ -73,7 +73,7 @@ pub(super) async fn prepare(
     settings: &Settings,
     report_tx: &watch::Sender<Arc<Report>>,
 ) -> Result<Prepared, StartError> {
-    let datapath = datapath(settings.datapath)?;
+    check_datapath(settings.datapath)?;
     let node_id = NodeId::load_or_create(&settings.paths.state_dir)?;
     let identity = identity(settings, node_id);
     let previous = Previous::read(&settings.paths.subnet_file)?;
@@ -107,14 +107,20 @@ pub(super) async fn prepare(
     for limit in preview::filter_policy(settings, &network).iter().flat_map(|policy| filter.limits(policy)) {
         tracing::warn!(limit, "the packet filter of this host cannot do all that is asked for");
     }
-    let kernel = LinuxKernel::new(Scope::default())?.with_filter(Box::new(filter));
-    let facts = facts(settings, &network, uplink, mac_v4, mac_v6, lease.subnet, kernel.supports_nexthops());
+    let mut kernel = LinuxKernel::new(Scope::default())?.with_filter(Box::new(filter));
+    let datapath = fast::choose(settings, &network);
+    let nexthops = kernel.supports_nexthops();
+    let mut facts = facts(settings, &network, uplink, mac_v4, mac_v6, lease.subnet, nexthops);
+    if let Some(fast) = datapath.fast_path {
+        kernel = kernel.with_fast_path(fast);
+        facts.options.fast_path = Some(fast::options(settings));
+    }
     let rules = rules(&facts, &lease, &identity)?;
     tell(report_tx, |report| {
         report.source.connected = true;
         report.source.detail.clear();
         report.reason = "waiting for the list of leases".into();
-        report.datapath = datapath_report(&network, datapath);
+        report.datapath = datapath_report(&network, datapath.kind, &datapath.why);
     });
     Ok(Prepared { identity, network, source, lease, facts, rules, kernel, own })
 }
@@ -167,24 +173,18 @@ pub(super) fn filter_choice(flavour: FilterChoice) -> Choice {
     }
 }
 
-/// Which datapath, and why.
-pub(super) fn datapath(choice: DatapathChoice) -> Result<&'static str, StartError> {
+/// Refuses what this version does not have.
+pub(super) fn check_datapath(choice: DatapathChoice) -> Result<(), StartError> {
     match choice {
-        DatapathChoice::Auto => Ok("auto: the kernel's VXLAN device is the best that this version has"),
-        DatapathChoice::Vxlan => Ok("asked for by --datapath vxlan"),
-        DatapathChoice::Ebpf => Err(StartError::NoDatapath("ebpf")),
+        DatapathChoice::Auto | DatapathChoice::Ebpf | DatapathChoice::Vxlan => Ok(()),
         DatapathChoice::Userspace => Err(StartError::NoDatapath("userspace")),
     }
 }
 
-fn datapath_report(network: &Network, why: &str) -> DatapathReport {
-    let (kind, why, devices) = match &network.backend {
-        Backend::Vxlan(vxlan) => {
-            let devices = network.families().map(|family| Facts::device_name(vxlan.vni, family)).collect();
-            ("vxlan", why, devices)
-        }
-        Backend::HostGw => ("host-gw", "the network config's backend", Vec::new()),
-        Backend::Udp { .. } | Backend::Alloc => ("none", "the network config's backend", Vec::new()),
+fn datapath_report(network: &Network, kind: &str, why: &str) -> DatapathReport {
+    let devices = match &network.backend {
+        Backend::Vxlan(vxlan) => network.families().map(|family| Facts::device_name(vxlan.vni, family)).collect(),
+        Backend::HostGw | Backend::Udp { .. } | Backend::Alloc => Vec::new(),
     };
     DatapathReport { kind: kind.into(), why: why.into(), devices, mtu: 0 }
 }
@@ -260,7 +260,9 @@ pub(super) fn facts(
             },
             blackhole: settings.ip_blackhole_route,
             nexthops,
+            fast_path: None,
         },
+        pods: std::collections::BTreeMap::new(),
         on_link: std::collections::BTreeMap::new(),
     }
 }

@@ -120,9 +120,9 @@ pub fn check_network(network: &Network, uplink: &Uplink) -> Result<(), StartErro
     prepare::check_network(network, uplink, &Links::open()?.list()?)
 }
 
-/// The datapath that `run` would use, and why.
-pub fn datapath(settings: &Settings) -> Result<&'static str, StartError> {
-    prepare::datapath(settings.datapath)
+/// Whether this version has the datapath that is asked for.
+pub fn check_datapath(settings: &Settings) -> Result<(), StartError> {
+    prepare::check_datapath(settings.datapath)
 }
 
 pub fn filter_choice(flavour: FilterChoice) -> Choice {
@@ -137,7 +137,7 @@ enum Leases {
 
 async fn look(settings: &Settings) -> Result<Preview, PreviewError> {
     let mut preview = Preview::default();
-    prepare::datapath(settings.datapath)?;
+    prepare::check_datapath(settings.datapath)?;
     let node_id = NodeId::load(&settings.paths.state_dir).map_err(StartError::from)?;
     let identity = if let Some(id) = node_id {
         prepare::identity(settings, id)

@@ -11,7 +11,7 @@ use std::{
 
 use super::{Interpretation, Kernel, KernelError};
 use crate::{
-    model::{Family, Key, Object, Op, Route, State, Via},
+    model::{Family, Key, Object, Op, PodLink, Route, State, Via},
     plan::{Facts, diff::device_of},
     serve::report::FilterReport,
 };
@@ -29,6 +29,9 @@ pub struct FakeKernel {
     pub lookups: usize,
     pub applied: Vec<Op>,
     pub observations: usize,
+    pub pods: BTreeMap<u32, PodLink>,
+    /// How often flows were to be proved again.
+    pub doubts: usize,
 }
 
 impl FakeKernel {
@@ -121,6 +124,14 @@ impl Kernel for FakeKernel {
 
     fn filter_report(&mut self, _wanted: &State) -> FilterReport {
         FilterReport::default()
+    }
+
+    fn pods(&mut self) -> Result<BTreeMap<u32, PodLink>, KernelError> {
+        Ok(self.pods.clone())
+    }
+
+    fn doubt_flows(&mut self) {
+        self.doubts += 1;
     }
 
     fn on_link(&mut self, addresses: &[IpAddr]) -> Vec<Result<bool, KernelError>> {

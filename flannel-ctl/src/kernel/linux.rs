@@ -5,6 +5,7 @@ mod classify;
 mod cleanup;
 mod device;
 mod explain;
+mod fast;
 mod interpret;
 mod observe;
 mod scope;
@@ -22,7 +23,9 @@ pub(super) use explain::explain;
 pub use scope::Scope;
 
 use super::{
-    Interpretation, Kernel, KernelError, Notice, PacketFilter, links,
+    Interpretation, Kernel, KernelError, Notice, PacketFilter,
+    fastpath::FastPath,
+    links,
     netlink::{
         link::{self, Link},
         nexthop,
@@ -30,7 +33,7 @@ use super::{
     },
 };
 use crate::{
-    model::{Family, Op, State},
+    model::{Family, Mac, Op, PodLink, State},
     plan::Facts,
     serve::report::FilterReport,
 };
@@ -40,12 +43,15 @@ pub struct LinuxKernel {
     socket: Socket,
     scope: Scope,
     filter: Option<Box<dyn PacketFilter>>,
+    fast: Option<FastPath>,
     nexthops: bool,
     /// Our VXLAN devices as last seen.
     v4: Option<Link>,
     v6: Option<Link>,
     uplink: Underlay,
     turn: sweep::Turn,
+    /// Who is where on the uplink, as far as notices have told: flows remember the address that they are sent to.
+    neighbours: BTreeMap<IpAddr, Mac>,
 }
 
 /// The uplink as far as notices have told. It starts empty, so that the first notice of
@@ -66,11 +72,13 @@ impl LinuxKernel {
             socket,
             scope,
             filter: None,
+            fast: None,
             nexthops,
             v4: None,
             v6: None,
             uplink: Underlay::default(),
             turn: sweep::Turn::default(),
+            neighbours: BTreeMap::new(),
         })
     }
 
@@ -78,6 +86,13 @@ impl LinuxKernel {
     #[must_use]
     pub fn with_filter(mut self, filter: Box<dyn PacketFilter>) -> Self {
         self.filter = Some(filter);
+        self
+    }
+
+    /// What carries out the fast path's share. Without it, no such object may be wanted.
+    #[must_use]
+    pub fn with_fast_path(mut self, fast: FastPath) -> Self {
+        self.fast = Some(fast);
         self
     }
 
@@ -162,11 +177,23 @@ impl Kernel for LinuxKernel {
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
-        self.apply_all(ops)
+        let outcomes = self.apply_all(ops);
+        if ops.iter().any(fast::unsettles) {
+            self.doubt_all_flows();
+        }
+        outcomes
     }
 
     fn filter_report(&mut self, wanted: &State) -> FilterReport {
         self.filter.as_mut().map(|filter| filter.report(wanted)).unwrap_or_default()
+    }
+
+    fn pods(&mut self) -> Result<BTreeMap<u32, PodLink>, KernelError> {
+        self.list_pods()
+    }
+
+    fn doubt_flows(&mut self) {
+        self.doubt_all_flows();
     }
 
     fn on_link(&mut self, addresses: &[IpAddr]) -> Vec<Result<bool, KernelError>> {

@@ -7,17 +7,18 @@
 #[cfg(test)]
 pub mod fake;
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use netlink::{address, link, neighbour, nexthop, route};
 
 use crate::{
-    model::{Key, Object, Op, State},
+    model::{Key, Object, Op, PodLink, State},
     plan::Facts,
     serve::report::FilterReport,
 };
 
 mod attend;
+pub mod fastpath;
 pub mod filter;
 pub mod links;
 pub mod linux;
@@ -52,6 +53,12 @@ pub trait Kernel {
 
     /// Which packet filter is at work, what it cannot do, and what it counts.
     fn filter_report(&mut self, wanted: &State) -> FilterReport;
+
+    /// The interfaces that lead to pods, by index.
+    fn pods(&mut self) -> Result<BTreeMap<u32, PodLink>, KernelError>;
+
+    /// Something that flows on the fast path depend on may have changed: each is to be proved again.
+    fn doubt_flows(&mut self);
 
     /// Which of these addresses are reached through the uplink without a gateway; one answer each.
     fn on_link(&mut self, addresses: &[IpAddr]) -> Vec<Result<bool, KernelError>>;
@@ -119,6 +126,8 @@ pub enum Interpretation {
     Resync(&'static str),
     /// The uplink's addresses, MTU or existence changed: choose it again, then observe again.
     Uplink,
+    /// An interface that may lead to a pod came, went or changed.
+    Pods,
     /// Routes of others changed: what [`Kernel::on_link`] answers may be different now.
     Topology,
 }

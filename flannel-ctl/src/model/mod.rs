@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod family;
+pub mod fast_path;
 pub mod filter;
 pub mod lease;
 pub mod network;
@@ -12,6 +13,7 @@ pub mod uplink;
 
 pub use backend::{Backend, TxChecksum, VxlanConfig};
 pub use family::Family;
+pub use fast_path::{FastFamily, FastPathPolicy, Place, PodLink};
 pub use filter::{FilterPolicy, GuardPolicy, Masquerade};
 pub use flannel_common::Mac;
 pub use lease::{BackendData, LeaseRecord, LeaseValue};

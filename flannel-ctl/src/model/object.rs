@@ -12,7 +12,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Family, FilterPolicy, Mac, TxChecksum};
+use super::{Family, FastPathPolicy, FilterPolicy, Mac, Place, TxChecksum};
 
 /// Kernel state: wanted or observed.
 pub type State = BTreeMap<Key, Object>;
@@ -40,6 +40,14 @@ pub enum Key {
     Nexthop(Ipv4Addr),
     /// Route in the main table.
     Route(IpNet),
+    /// Connection tracking puts up with packets that it has not seen (`nf_conntrack_tcp_be_liberal`).
+    LiberalConntrack,
+    /// What the BPF programs are told about this node.
+    FastPath,
+    /// The BPF programs know who leased this subnet.
+    FastPeer(IpNet),
+    /// BPF programs on an interface.
+    Attachment(Place),
 }
 
 /// Knobs of a VXLAN device that are not link attributes.
@@ -65,6 +73,17 @@ pub enum Object {
     Fdb(IpAddr),
     Nexthop,
     Route(Route),
+    FastPath(Box<FastPathPolicy>),
+    FastPeer {
+        /// Its end of the tunnel.
+        outer: IpAddr,
+        /// It takes IPv6 tunnel packets without UDP checksum.
+        zero_checksum: bool,
+    },
+    /// With the largest packet that a pod's interface takes; 0 for others.
+    Attachment {
+        mtu: u32,
+    },
 }
 
 /// A VXLAN device with what we set on it.
@@ -150,6 +169,12 @@ impl fmt::Display for Key {
             Self::Fdb(family, mac) => write!(f, "{family} FDB entry {mac}"),
             Self::Nexthop(gateway) => write!(f, "nexthop {gateway}"),
             Self::Route(dst) => write!(f, "route {dst}"),
+            Self::LiberalConntrack => f.write_str("nf_conntrack_tcp_be_liberal"),
+            Self::FastPath => f.write_str("fast path settings"),
+            Self::FastPeer(net) => write!(f, "fast path entry {net}"),
+            Self::Attachment(Place::Uplink(index)) => write!(f, "BPF programs of the uplink (interface {index})"),
+            Self::Attachment(Place::Vtep(family)) => write!(f, "BPF program of the {family} VXLAN device"),
+            Self::Attachment(Place::Pod(index)) => write!(f, "BPF programs of pod interface {index}"),
         }
     }
 }

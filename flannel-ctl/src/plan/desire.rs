@@ -1,12 +1,12 @@
 //! What the kernel should hold: a function of this node's facts and of the peers.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 
 use crate::model::{
-    AddressRange, Backend, Device, Family, FilterPolicy, GuardPolicy, Key, Mac, Masquerade, Network, Object, Peer,
-    Route, Setting, State, Subnet, TxChecksum, Uplink, Via, VxlanConfig,
+    AddressRange, Backend, Device, Family, FastFamily, FastPathPolicy, FilterPolicy, GuardPolicy, Key, Mac, Masquerade,
+    Network, Object, Peer, Place, PodLink, Route, Setting, State, Subnet, TxChecksum, Uplink, Via, VxlanConfig,
 };
 
 /// All that this node knows of itself.
@@ -19,6 +19,8 @@ pub struct Facts {
     pub mac_v4: Mac,
     pub mac_v6: Mac,
     pub options: Options,
+    /// Interfaces that lead to pods. Filled in only where there is a fast path.
+    pub pods: BTreeMap<u32, PodLink>,
     /// Peer addresses that the kernel reaches through the uplink without a gateway. Filled in
     /// only where direct routes are wanted.
     pub on_link: BTreeMap<IpAddr, bool>,
@@ -41,6 +43,19 @@ pub struct Options {
     pub blackhole: bool,
     /// The kernel has nexthop objects (5.3 and later).
     pub nexthops: bool,
+    /// `None`: no BPF programs are loaded.
+    pub fast_path: Option<FastOptions>,
+}
+
+/// The fast path as the operator wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FastOptions {
+    /// `false`: attached, and every packet is left to the kernel path.
+    pub enabled: bool,
+    /// How long a flow is believed before it is proved again.
+    pub validity: Duration,
+    /// New flows that one pod may have learned in a second.
+    pub pod_rate: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +134,17 @@ pub fn desire_own(facts: &Facts) -> State {
             state.insert(Key::Address(family, IpNet::from(net.addr())), Object::Address);
         }
     }
+    if let (Backend::Vxlan(vxlan), Some(options)) = (&facts.network.backend, facts.options.fast_path) {
+        state.insert(Key::LiberalConntrack, Object::Setting(true));
+        state.insert(Key::FastPath, Object::FastPath(Box::new(fast_path(facts, vxlan, options))));
+        let uplink = Key::Attachment(Place::Uplink(facts.uplink.index));
+        state.insert(uplink, Object::Attachment { mtu: 0 });
+        for (family, _, _) in facts.families().filter(|(family, _, _)| local_address(&facts.uplink, *family).is_some())
+        {
+            state.insert(Key::Attachment(Place::Vtep(family)), Object::Attachment { mtu: 0 });
+        }
+        state.extend(desire_pods(facts));
+    }
     if facts.options.blackhole {
         for (_, _, net) in facts.families() {
             state.insert(Key::Route(net), Object::Route(Route::ours(Via::Blackhole)));
@@ -140,6 +166,9 @@ pub fn desire_peer(facts: &Facts, peer: &Peer, put: &mut impl FnMut(Key, Object)
                 if facts.guards() {
                     put(Key::Guard(public, net), Object::Guard);
                 }
+                if facts.options.fast_path.is_some() {
+                    put(Key::FastPeer(net), Object::FastPeer { outer: public, zero_checksum: false });
+                }
                 // Tunnel packets may still come in from a peer that we reach directly, but
                 // nothing goes out to it through the tunnel.
                 if is_direct(facts, vxlan, public) {
@@ -151,6 +180,38 @@ pub fn desire_peer(facts: &Facts, peer: &Peer, put: &mut impl FnMut(Key, Object)
             Backend::HostGw => put(Key::Route(net), Object::Route(Route::ours(Via::Direct { gateway: public }))),
             Backend::Udp { .. } | Backend::Alloc => {}
         }
+    }
+}
+
+/// What the interfaces that lead to pods want.
+pub fn desire_pods(facts: &Facts) -> impl Iterator<Item = (Key, Object)> + use<'_> {
+    let wanted = facts.options.fast_path.is_some() && matches!(facts.network.backend, Backend::Vxlan(_));
+    facts
+        .pods
+        .iter()
+        .filter(move |(_, pod)| wanted && pod.spared.is_none())
+        .map(|(index, pod)| (Key::Attachment(Place::Pod(*index)), Object::Attachment { mtu: pod.mtu }))
+}
+
+fn fast_path(facts: &Facts, vxlan: &VxlanConfig, options: FastOptions) -> FastPathPolicy {
+    let family = |wanted: Family| {
+        let (_, range, _) = facts.families().find(|(family, _, _)| *family == wanted)?;
+        Some(FastFamily {
+            local: local_address(&facts.uplink, wanted)?,
+            subnet_len: range.subnet_len,
+            mtu: facts.device_mtu(vxlan, wanted),
+            mac: facts.mac(wanted),
+        })
+    };
+    FastPathPolicy {
+        enabled: options.enabled,
+        vni: vxlan.vni,
+        port: vxlan.port,
+        drop_forged: facts.options.guard == Some(Guard::Drop),
+        validity: options.validity,
+        pod_rate: options.pod_rate,
+        v4: family(Family::V4),
+        v6: family(Family::V6),
     }
 }
 

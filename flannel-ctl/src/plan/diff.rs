@@ -3,7 +3,7 @@
 //! Additions and changes come first, in the order of [`Key`] (a device before what sits on it,
 //! neighbour and FDB before the route that needs them); removals follow in the reverse order.
 
-use crate::model::{Family, Key, Object, Op, State, Via};
+use crate::model::{Family, Key, Object, Op, Place, State, Via};
 
 /// Every difference. `prune`: remove what is there and not wanted; off until the source has
 /// told its whole list.
@@ -81,7 +81,14 @@ pub fn device_of(key: &Key, object: &Object) -> Option<Family> {
             Object::Route(route) if matches!(route.via, Via::Overlay { .. }) => Some(Family::of_net(dst)),
             _ => None,
         },
-        Key::Device(_) | Key::Filter | Key::Guard(..) => None,
+        Key::Attachment(Place::Vtep(family)) => Some(*family),
+        Key::Device(_)
+        | Key::Filter
+        | Key::Guard(..)
+        | Key::LiberalConntrack
+        | Key::FastPath
+        | Key::FastPeer(_)
+        | Key::Attachment(Place::Uplink(_) | Place::Pod(_)) => None,
     }
 }
 

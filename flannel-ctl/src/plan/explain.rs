@@ -57,6 +57,10 @@ fn describe(object: &Object) -> String {
             policy.forward.len(),
             if policy.guard.is_some() { "on" } else { "off" }
         ),
+        Object::FastPath(policy) => if policy.enabled { " (on)" } else { " (off)" }.into(),
+        Object::FastPeer { outer, .. } => format!(" at {outer}"),
+        Object::Attachment { mtu: 0 } => String::new(),
+        Object::Attachment { mtu } => format!(" (MTU {mtu})"),
         Object::Neighbour(mac) => format!(" at {mac}"),
         Object::Fdb(ip) => format!(" to {ip}"),
         Object::Route(route) => match route.via {

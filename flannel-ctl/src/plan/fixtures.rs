@@ -89,11 +89,13 @@ pub(crate) fn facts(dual: bool) -> Facts {
         mac_v6: mac(1),
         options: Options {
             nexthops: true,
+            fast_path: None,
             guard: Some(super::desire::Guard::Drop),
             masquerade_v4: true,
             forward: true,
             ..Options::default()
         },
+        pods: BTreeMap::new(),
         on_link: BTreeMap::new(),
     }
 }

@@ -67,6 +67,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 const SWEEPING: &str = "sweep";
 /// Other people's routes and addresses change in bursts (every pod start): look at most this often.
 const SURROUNDINGS: Duration = Duration::from_millis(250);
+/// A pod's interface is set up in several steps.
+const PODS_SETTLE: Duration = Duration::from_millis(5);
 /// A touched packet filter is looked at after this: whoever rewrites it does so in several steps.
 const FILTER_SETTLES: Duration = Duration::from_millis(20);
 /// How old the packet filter's counters in a report may be.
@@ -106,6 +108,7 @@ struct Due {
     /// Look at the kernel again, and why.
     observe: Option<(Duration, &'static str)>,
     surroundings: Option<Duration>,
+    pods: Option<Duration>,
     publish: Option<Duration>,
     /// IPv6 has been waited for long enough then.
     grace: Option<Duration>,
@@ -175,6 +178,7 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
             Some(self.due.sweep),
             self.due.observe.map(|(at, _)| at),
             self.due.surroundings,
+            self.due.pods,
             self.due.publish,
             self.due.grace,
             self.retries.next(),
@@ -188,6 +192,8 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
             Wake::Kernel(inbox) => inbox.take().into_iter().for_each(|notice| self.notice(notice)),
             Wake::Filter(inbox) => {
                 inbox.take();
+                // What a new rule forbids shall not go on past it.
+                self.kernel.doubt_flows();
                 self.observe_after(FILTER_SETTLES, "the packet filter was touched");
             }
             Wake::Deaf(ear, problem) => {
@@ -214,9 +220,12 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
             }
             Interpretation::Resync(why) => self.observe_after(Duration::ZERO, why),
             Interpretation::Uplink => self.observe_after(Duration::ZERO, "the uplink changed"),
+            Interpretation::Pods => self.look_at_pods_soon(),
             Interpretation::Topology => {
+                self.kernel.doubt_flows();
                 let due = self.now() + SURROUNDINGS;
                 self.due.surroundings.get_or_insert(due);
+                self.look_at_pods_soon();
             }
         }
     }
@@ -240,6 +249,9 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
             self.look_around();
         }
         self.learn_on_link();
+        if self.due.pods.is_some_and(|at| at <= begun) {
+            self.look_at_pods();
+        }
         let sweeping = self.due.sweep <= begun;
         if sweeping || self.due.observe.is_some_and(|(at, _)| at <= begun) {
             self.observe(sweeping);
@@ -269,6 +281,7 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
         self.due.sweep = self.now() + SWEEP.mul_f64(jitter);
         // Whatever made the kernel state doubtful may have been at the uplink too.
         self.choose_uplink();
+        self.look_at_pods();
         if sweeping {
             self.due.surroundings.get_or_insert(Duration::ZERO);
         }

@@ -374,6 +374,10 @@ fn kind(key: &Key) -> &'static str {
         Key::Fdb(..) => "fdb",
         Key::Nexthop(_) => "nexthop",
         Key::Route(_) => "route",
+        Key::LiberalConntrack => "conntrack",
+        Key::FastPath => "fast_path",
+        Key::FastPeer(_) => "fast_peer",
+        Key::Attachment(_) => "attachment",
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Retries;
 use crate::{
-    model::{Family, Key},
+    model::{Family, Key, Place},
     plan::{Facts, desire::desire_own},
 };
 
@@ -39,7 +39,8 @@ pub(super) fn judge(
     for key in desire_own(facts).keys() {
         let failure = retries.get(key);
         match (key, failure) {
-            (Key::Setting(..), _) => {}
+            // Without these the kernel path carries the packets, all the same.
+            (Key::Setting(..) | Key::LiberalConntrack | Key::FastPath | Key::FastPeer(_) | Key::Attachment(_), _) => {}
             (_, None) if in_place(key) => {}
             (_, Some(failure)) if facts.network.v4.is_some() && family(key) == Some(Family::V6) => {
                 let until = failure.since + grace;
@@ -62,7 +63,9 @@ fn family(key: &Key) -> Option<Family> {
         Key::Route(net) => Some(Family::of_net(net)),
         Key::Guard(outer, _) | Key::Neighbour(outer) => Some(Family::of(outer)),
         Key::Nexthop(_) => Some(Family::V4),
-        Key::Filter => None,
+        Key::FastPeer(net) => Some(Family::of_net(net)),
+        Key::Attachment(Place::Vtep(family)) => Some(*family),
+        Key::Filter | Key::LiberalConntrack | Key::FastPath | Key::Attachment(Place::Uplink(_) | Place::Pod(_)) => None,
     }
 }
 

@@ -9,10 +9,10 @@ use std::{
 };
 
 use crate::{
-    model::{Backend, Key, LeaseRecord, Object, Op, State},
+    model::{Backend, Key, LeaseRecord, Object, Op, PodLink, State},
     plan::{
         Changes, Facts, Roster, Rules,
-        desire::{desire, desire_peer},
+        desire::{desire, desire_peer, desire_pods},
         diff, diff_keys,
     },
 };
@@ -154,6 +154,27 @@ impl World {
             let asked: BTreeSet<IpAddr> = self.asked_on_link().collect();
             self.facts.on_link.retain(|ip, _| asked.contains(ip));
         }
+    }
+
+    /// The interfaces that lead to pods are these. Whether that is news.
+    pub fn set_pods(&mut self, pods: BTreeMap<u32, PodLink>) -> bool {
+        if self.facts.pods == pods {
+            return false;
+        }
+        let before: Vec<Key> = desire_pods(&self.facts).map(|(key, _)| key).collect();
+        self.facts.pods = pods;
+        if self.fenced {
+            return true;
+        }
+        for key in before {
+            self.wanted.remove(&key);
+            self.dirty.insert(key);
+        }
+        for (key, object) in desire_pods(&self.facts) {
+            self.wanted.insert(key, object);
+            self.dirty.insert(key);
+        }
+        true
     }
 
     /// A full look at the kernel.

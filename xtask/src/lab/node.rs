@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::ExitStatus,
@@ -44,6 +44,22 @@ pub struct Node {
     dir: PathBuf,
     endpoints: String,
     launch: Launch,
+    pins: Pins,
+}
+
+/// Where a node's daemon pins its BPF objects; what it left there is freed with the node.
+#[derive(Debug)]
+struct Pins(PathBuf);
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                eprintln!("lab: {} is left behind: {error}", self.0.display());
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Node {
@@ -61,7 +77,8 @@ impl Node {
         let pod = Pod::create(&format!("{prefix}{number}-pod"))?;
         let dir = lab_dir.join(format!("n{number}"));
         fs::create_dir_all(&dir)?;
-        Ok(Self { number, netns, pod, dir, endpoints, launch, daemon: Mutex::default() })
+        let pins = Pins(Path::new("/sys/fs/bpf").join(format!("{prefix}{number}")));
+        Ok(Self { number, netns, pod, dir, endpoints, launch, pins, daemon: Mutex::default() })
     }
 
     /// From 1.
@@ -97,6 +114,11 @@ impl Node {
         self.dir.join("state")
     }
 
+    /// The daemon's `--bpf-dir`.
+    pub fn bpf_dir(&self) -> &Path {
+        &self.pins.0
+    }
+
     /// The daemon's `--subnet-file`.
     pub fn subnet_file(&self) -> PathBuf {
         self.run_dir().join("subnet.env")
@@ -129,7 +151,7 @@ impl Node {
             command.args(["--iface", "eth0"]);
         }
         command.arg("--run-dir").arg(self.run_dir()).arg("--state-dir").arg(self.state_dir());
-        command.arg("--subnet-file").arg(self.subnet_file());
+        command.arg("--subnet-file").arg(self.subnet_file()).arg("--bpf-dir").arg(self.bpf_dir());
         command.args([
             "--node-name",
             self.netns.name(),

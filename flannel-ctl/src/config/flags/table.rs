@@ -130,6 +130,28 @@ const DATAPATH_GROUP: Group = Group {
             "Who carries the packets; auto takes the fastest that works here, and `check` says which and why",
         ),
         Flag::choice(
+            "fast-path",
+            &["on", "off"],
+            "Off leaves every packet to the kernel path, with the BPF programs in place",
+        )
+        .ours(),
+        Flag::one(
+            "flow-validity",
+            "SECONDS",
+            "3",
+            "How long a flow takes the BPF fast path before the kernel path has to let it through again",
+        )
+        .ours(),
+        Flag::one("max-flows", "COUNT", "", "Flows that the fast path has room for; by default a share of the memory")
+            .ours(),
+        Flag::one(
+            "pod-flow-rate",
+            "COUNT",
+            "4096",
+            "New flows that one pod may bring onto the fast path in a second; more stay on the kernel path",
+        )
+        .ours(),
+        Flag::choice(
             "tx-checksum",
             &["auto", "on", "off"],
             "Transmit checksum offload of the VXLAN device; off helps where network cards send wrong inner checksums",

@@ -47,6 +47,7 @@ enum Lane {
     Fdb,
     Nexthop,
     Route,
+    FastPath,
 }
 
 impl Lane {
@@ -91,6 +92,7 @@ impl LinuxKernel {
                 Some(filter) => filter.apply(run),
                 None => run.iter().map(|op| Err(no_filter(op))).collect(),
             },
+            Lane::FastPath => run.iter().map(|op| self.apply_to_fast_path(op)).collect(),
             Lane::Address | Lane::Neighbour | Lane::Fdb | Lane::Nexthop | Lane::Route => {
                 run.chunks(BATCH).flat_map(|batch| self.apply_batch(batch)).collect()
             }
@@ -352,6 +354,7 @@ fn lane(key: &Key) -> Lane {
         Key::Fdb(..) => Lane::Fdb,
         Key::Nexthop(_) => Lane::Nexthop,
         Key::Route(_) => Lane::Route,
+        Key::LiberalConntrack | Key::FastPath | Key::FastPeer(_) | Key::Attachment(_) => Lane::FastPath,
     }
 }
 

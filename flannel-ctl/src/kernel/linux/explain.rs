@@ -58,7 +58,13 @@ pub(super) fn is_absence(key: &Key, errno: Errno) -> bool {
         Key::Nexthop(_) => matches!(errno, Errno::ENOENT),
         Key::Route(_) => matches!(errno, Errno::ESRCH | Errno::ENODEV | Errno::ENOENT),
         Key::Device(_) => matches!(errno, Errno::ENODEV),
-        Key::Setting(..) | Key::Filter | Key::Guard(..) => false,
+        Key::Setting(..)
+        | Key::Filter
+        | Key::Guard(..)
+        | Key::LiberalConntrack
+        | Key::FastPath
+        | Key::FastPeer(_)
+        | Key::Attachment(_) => false,
     }
 }
 

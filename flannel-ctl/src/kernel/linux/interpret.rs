@@ -40,7 +40,16 @@ impl LinuxKernel {
         // Without a word of their own, IPv4 routes vanish when their device goes down; as every
         // device does before it is deleted.
         let down = !is_birth(link) && link.change & libc::IFF_UP.cast_unsigned() != 0 && !link.is_up();
-        if !gone && down { Interpretation::Topology } else { Interpretation::Irrelevant }
+        let pod = link.kind.as_deref() == Some("veth");
+        if pod && (gone || down) {
+            // Its flows must not be sent to nowhere.
+            self.doubt_all_flows();
+        }
+        match (gone, down) {
+            (false, true) => Interpretation::Topology,
+            _ if pod && self.fast.is_some() => Interpretation::Pods,
+            _ => Interpretation::Irrelevant,
+        }
     }
 
     fn device_notice(&mut self, family: Family, gone: bool, link: &Link) -> Interpretation {
@@ -99,11 +108,12 @@ impl LinuxKernel {
         if overlay { Interpretation::Irrelevant } else { Interpretation::Topology }
     }
 
-    fn neighbour_notice(&self, gone: bool, neighbour: &Neighbour) -> Interpretation {
+    fn neighbour_notice(&mut self, gone: bool, neighbour: &Neighbour) -> Interpretation {
         let devices = self.devices();
         if let Some((key, object)) = classify::neighbour(devices, neighbour) {
             return Interpretation::Changed(key, (!gone && neighbour.is_permanent()).then_some(object));
         }
+        self.follow_neighbour(gone, neighbour);
         // Without a MAC it is one that the kernel is still, or again, asking for.
         match neighbour.ip {
             Some(ip) if neighbour.family != fdb::FAMILY => {

@@ -67,6 +67,7 @@ impl LinuxKernel {
                 }
             }
         }
+        self.observe_fast_path(&mut state)?;
         all.extend(state);
         Ok(all.into_iter().collect())
     }

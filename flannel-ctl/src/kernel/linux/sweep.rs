@@ -35,6 +35,9 @@ impl LinuxKernel {
         {
             return Ok(false);
         }
+        if !self.fast_path_is_still(known)? {
+            return Ok(false);
+        }
         let routes = count_routes();
         let table = Table::ALL[self.turn.table % Table::ALL.len()];
         let vanished = routes.is_none() || routes != self.turn.routes;

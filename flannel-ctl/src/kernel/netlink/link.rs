@@ -42,6 +42,10 @@ pub struct Link {
     pub kind: Option<String>,
     /// Present if the kind is vxlan.
     pub vxlan: Option<Vxlan>,
+    /// Its other end is in another network namespace.
+    pub leads_elsewhere: bool,
+    /// Kind of its root queueing discipline.
+    pub qdisc: Option<String>,
 }
 
 /// The VXLAN part of a [`Link`].
@@ -75,6 +79,8 @@ impl Link {
             mac: None,
             kind: None,
             vxlan: None,
+            leads_elsewhere: false,
+            qdisc: None,
         };
         for (kind, value) in attributes(payload, BODY) {
             match kind {
@@ -82,6 +88,8 @@ impl Link {
                 libc::IFLA_MTU => link.mtu = u32_at(value, 0)?,
                 libc::IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
                 libc::IFLA_LINKINFO => link.read_info(value),
+                libc::IFLA_LINK_NETNSID => link.leads_elsewhere = true,
+                libc::IFLA_QDISC => link.qdisc = Some(text(value)),
                 _ => {}
             }
         }

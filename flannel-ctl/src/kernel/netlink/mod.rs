@@ -10,6 +10,7 @@ pub mod fdb;
 pub mod link;
 pub mod neighbour;
 pub mod nexthop;
+pub mod qdisc;
 pub mod route;
 pub(crate) mod socket;
 pub(crate) mod wire;

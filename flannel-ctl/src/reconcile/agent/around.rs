@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::Agent;
+use super::{Agent, PODS_SETTLE};
 use crate::{
     kernel::Kernel,
     plan::{Facts, Rules},
@@ -63,6 +63,37 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
         self.unanswered.clear();
         let everybody: BTreeSet<_> = self.world.asked_on_link().collect();
         self.ask_on_link(&Vec::from_iter(everybody));
+    }
+
+    pub(super) fn look_at_pods_soon(&mut self) {
+        if self.world.facts().options.fast_path.is_some() {
+            let due = self.now() + PODS_SETTLE;
+            self.due.pods.get_or_insert(due);
+        }
+    }
+
+    /// Which interfaces lead to pods now.
+    pub(super) fn look_at_pods(&mut self) {
+        self.due.pods = None;
+        if self.world.facts().options.fast_path.is_none() {
+            return;
+        }
+        match self.kernel.pods() {
+            Ok(pods) => {
+                for (index, pod) in &pods {
+                    if let Some(why) = pod.spared
+                        && self.world.facts().pods.get(index) != Some(pod)
+                    {
+                        tracing::info!(interface = pod.name, why, "this pod stays on the kernel path");
+                    }
+                }
+                self.world.set_pods(pods);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "new pods stay on the kernel path until the next try");
+                self.due.pods = Some(self.now() + Duration::from_secs(1));
+            }
+        }
     }
 
     /// Asks after new peers. Who could not be looked up is asked after with the next look around.

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::{
     Mutex,
     mpsc::{Receiver, Sender},
@@ -6,7 +7,7 @@ use std::sync::{
 use super::*;
 use crate::{
     kernel::fake::FakeKernel,
-    model::{Backend, Family, Object, Setting, State, Uplink, Via, VxlanConfig},
+    model::{Backend, Family, Object, PodLink, Setting, State, Uplink, Via, VxlanConfig},
     plan::fixtures::{facts, record, rules, subnet, value},
     reconcile::Surroundings,
     serve::{
@@ -38,6 +39,12 @@ impl Kernel for SharedKernel {
     }
     fn filter_report(&mut self, wanted: &State) -> FilterReport {
         self.0.lock().unwrap().filter_report(wanted)
+    }
+    fn pods(&mut self) -> Result<BTreeMap<u32, PodLink>, KernelError> {
+        self.0.lock().unwrap().pods()
+    }
+    fn doubt_flows(&mut self) {
+        self.0.lock().unwrap().doubt_flows();
     }
     fn on_link(&mut self, addresses: &[IpAddr]) -> Vec<Result<bool, KernelError>> {
         self.0.lock().unwrap().on_link(addresses)

@@ -106,7 +106,7 @@ fn what_takes_others_along_silently_asks_for_a_full_look() {
             let quiet = heard(&mut lab, &notices);
             let disturbing = |meaning: &&Interpretation| match meaning {
                 Interpretation::Changed(key, object) => wanted.get(key) != object.as_ref(),
-                Interpretation::Topology | Interpretation::Irrelevant => false,
+                Interpretation::Topology | Interpretation::Pods | Interpretation::Irrelevant => false,
                 Interpretation::Resync(_) | Interpretation::Uplink => true,
             };
             assert_eq!(quiet.iter().find(disturbing), None, "{damage}: mending it looked like damage");

@@ -1,0 +1,88 @@
+//! What is remembered of a flow: one entry for each direction.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Address, Tuple};
+
+/// Name of the LRU hash from the [`Tuple`] that a pod sends to its [`EgressFlow`].
+pub const EGRESS_MAP: &str = "EGRESS";
+
+/// Name of the LRU hash from the inner [`Tuple`] that comes out of the tunnel to its [`IngressFlow`].
+pub const INGRESS_MAP: &str = "INGRESS";
+
+/// Age and use of one direction of a flow. Times are nanoseconds of the monotonic clock; the counts are
+/// approximate where one flow is carried by two CPUs at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Use {
+    /// The kernel path first let a packet of it through.
+    pub created: u64,
+    /// The last such proof.
+    pub proved: u64,
+    /// Packets that took the fast path.
+    pub packets: u64,
+    /// Octets of them from the inner IP header on.
+    pub bytes: u64,
+}
+
+/// A flow that pods of this node send into the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct EgressFlow {
+    /// Proved until then, nanoseconds of the monotonic clock.
+    pub expires: u64,
+    /// [`crate::Settings::epoch`] at the proof.
+    pub epoch: u32,
+    /// Interface index of the pod's host side.
+    pub pod: u32,
+    /// Interface index that the tunnel packet leaves by.
+    pub uplink: u32,
+    /// [`state`] bits.
+    pub state: u32,
+    /// Sum of the outer IPv4 header's 16-bit words without type of service, length, identification and checksum.
+    pub outer_sum: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// As it goes on the wire, after whatever netfilter did.
+    pub wire: Tuple,
+    /// The kernel's own encapsulation of this flow after two octets of padding: outer Ethernet, IP, UDP, VXLAN, inner
+    /// Ethernet. What differs from packet to packet is zero.
+    pub header: [u32; HEADER_WORDS],
+    /// Age and use.
+    pub used: Use,
+}
+
+/// Words of [`EgressFlow::header`]: enough for IPv6, 2 + 14 + 40 + 8 + 8 + 14 octets and two to round up.
+pub const HEADER_WORDS: usize = 22;
+
+/// A flow that comes out of the tunnel to a pod of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct IngressFlow {
+    /// Proved until then, nanoseconds of the monotonic clock.
+    pub expires: u64,
+    /// [`crate::Settings::epoch`] at the proof.
+    pub epoch: u32,
+    /// Interface index of the pod's host side.
+    pub pod: u32,
+    /// Largest packet that the pod's interface takes, in octets.
+    pub mtu: u32,
+    /// [`state`] bits.
+    pub state: u32,
+    /// The node that the tunnel packets must come from.
+    pub outer: Address,
+    /// As the pod sees it, after whatever netfilter did.
+    pub delivered: Tuple,
+    /// Destination and source address of the frame that the pod gets, in this order, and two octets of padding before.
+    pub ethernet: [u16; 8],
+    /// Age and use.
+    pub used: Use,
+}
+
+/// Bits of a flow's state.
+pub mod state {
+    /// The other direction has been seen: packets may take the fast path.
+    pub const PAIRED: u32 = 1;
+    /// Netfilter translates addresses or ports.
+    pub const TRANSLATED: u32 = 2;
+}

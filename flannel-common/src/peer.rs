@@ -1,0 +1,38 @@
+//! Who may send from which subnet, and which interfaces lead to pods.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::Address;
+
+/// Name of the hash from a subnet's base address ([`Address`]) to its [`Peer`].
+pub const PEERS_MAP: &str = "PEERS";
+
+/// Name of the hash from the interface index of a pod's host side to its [`PodInterface`].
+pub const PODS_MAP: &str = "PODS";
+
+/// The node that leased a subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Peer {
+    /// Its end of the tunnel.
+    pub outer: Address,
+    /// [`Self::ZERO_CHECKSUM`] or nothing.
+    pub flags: u32,
+}
+
+impl Peer {
+    /// It takes IPv6 tunnel packets whose UDP checksum is zero (RFC 6935).
+    pub const ZERO_CHECKSUM: u32 = 1;
+}
+
+/// An interface that our programs are attached to, behind which a pod sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct PodInterface {
+    /// When [`Self::learned`] was last zero, nanoseconds of the monotonic clock.
+    pub since: u64,
+    /// Flows learned since then.
+    pub learned: u32,
+    /// Largest packet that it takes, in octets.
+    pub mtu: u32,
+}

@@ -1,0 +1,90 @@
+//! Why the fast path is not to be had, or a part of it failed.
+
+use std::{io, path::PathBuf};
+
+use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError, programs::links::LinkError};
+
+use crate::{kernel::KernelError, model::Key};
+
+#[derive(Debug, thiserror::Error)]
+pub enum FastPathError {
+    #[error("this flannel-ctl was built without the BPF programs (build with FLANNEL_BPF=require)")]
+    NotEmbedded,
+    #[error("{what} {}: {cause}{}", .path.display(), hint(.cause))]
+    Directory { what: &'static str, path: PathBuf, cause: io::Error },
+    #[error(
+        "{} belongs to user {owner}, not to us: somebody else's pins are not touched; choose another --bpf-dir", .path.display()
+    )]
+    Stranger { path: PathBuf, owner: u32 },
+    #[error("load the BPF object: {}", chain(.0))]
+    Load(#[source] Box<EbpfError>),
+    #[error("load BPF program {program}: {}", chain(.cause))]
+    Program { program: &'static str, cause: Box<ProgramError> },
+    #[error("the BPF object has no {0}")]
+    Missing(&'static str),
+    #[error("{what} BPF map {map}: {}", chain(.cause))]
+    Map { what: &'static str, map: &'static str, cause: Box<MapError> },
+    #[error("attach BPF program {program} to {interface}: {}", chain(.cause))]
+    Attach { program: &'static str, interface: String, cause: Box<ProgramError> },
+    #[error("look at the BPF link {}: {}", .path.display(), chain(.cause))]
+    Link { path: PathBuf, cause: Box<LinkError> },
+    #[error("pin {}: {}", .path.display(), chain(.cause))]
+    Pin { path: PathBuf, cause: Box<PinError> },
+    #[error("find the interface with index {index}: {cause}")]
+    NoInterface { index: u32, cause: io::Error },
+    #[error("read {path}: {cause}")]
+    Sysctl { path: &'static str, cause: io::Error },
+    #[error("{0}: not an object of the fast path")]
+    Mismatch(Key),
+}
+
+impl FastPathError {
+    /// As an object's failure, for the loop.
+    pub fn into_kernel(self, attempt: String) -> KernelError {
+        let errno = self.io().and_then(io::Error::raw_os_error).unwrap_or(0);
+        KernelError { attempt, answer: self.to_string(), hint: None, errno }
+    }
+
+    fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Directory { cause, .. } | Self::NoInterface { cause, .. } | Self::Sysctl { cause, .. } => Some(cause),
+            Self::Attach { cause, .. } | Self::Program { cause, .. } => match &**cause {
+                ProgramError::SyscallError(error) => Some(&error.io_error),
+                ProgramError::LoadError { io_error, .. } => Some(io_error),
+                _ => None,
+            },
+            Self::NotEmbedded
+            | Self::Stranger { .. }
+            | Self::Load(_)
+            | Self::Missing(_)
+            | Self::Map { .. }
+            | Self::Link { .. }
+            | Self::Pin { .. }
+            | Self::Mismatch(_) => None,
+        }
+    }
+}
+
+fn hint(cause: &io::Error) -> &'static str {
+    match cause.raw_os_error() {
+        Some(libc) if libc == nix::libc::EPERM => " (needs CAP_SYS_ADMIN once, or a bpffs that is mounted already)",
+        Some(libc) if libc == nix::libc::ENODEV => " (this kernel has no BPF file system)",
+        _ => "",
+    }
+}
+
+/// An error with its causes, each shortened to its first line: a verifier's log has thousands.
+fn chain(error: &dyn std::error::Error) -> String {
+    let first_line = |error: &dyn std::error::Error| error.to_string().lines().next().unwrap_or_default().to_owned();
+    let mut text = first_line(error);
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let line = first_line(error);
+        if !text.contains(&line) {
+            text.push_str(": ");
+            text.push_str(&line);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,170 @@
+//! The maps, by what is in them.
+
+use std::{collections::BTreeMap, fs, io, net::IpAddr, path::Path};
+
+use aya::maps::MapData;
+use flannel_common::{
+    Address, COUNTERS_MAP, Counter, EGRESS_MAP, EgressFlow, INGRESS_MAP, IngressFlow, PEERS_MAP, PODS_MAP, Peer,
+    PodInterface, SETTINGS_MAP, Settings, Tuple,
+};
+use ipnet::IpNet;
+
+use super::{
+    FastPathError,
+    directory::Directory,
+    table::{Hash, Single, sums},
+};
+
+/// How many entries the maps have room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Flows in each direction.
+    pub flows: u32,
+    pub peers: u32,
+    pub pods: u32,
+}
+
+/// A map that is pinned, as this version wants it.
+pub(super) struct Pinned {
+    pub(super) name: &'static str,
+    pub(super) entries: u32,
+    key: usize,
+    value: usize,
+}
+
+pub(super) fn pinned(sizes: Sizes) -> [Pinned; 6] {
+    let map = |name, entries, key, value| Pinned { name, entries, key, value };
+    [
+        map(SETTINGS_MAP, 1, 4, size_of::<Settings>()),
+        map(COUNTERS_MAP, Counter::COUNT, 4, 8),
+        map(PEERS_MAP, sizes.peers, size_of::<Address>(), size_of::<Peer>()),
+        map(PODS_MAP, sizes.pods, 4, size_of::<PodInterface>()),
+        map(EGRESS_MAP, sizes.flows, size_of::<Tuple>(), size_of::<EgressFlow>()),
+        map(INGRESS_MAP, sizes.flows, size_of::<Tuple>(), size_of::<IngressFlow>()),
+    ]
+}
+
+/// Gives up a pinned map of another shape: the programs that use it keep it until they are replaced.
+pub(super) fn unpin_unlike(wanted: &Pinned, path: &Path) -> Result<(), FastPathError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let same = MapData::from_pin(path).and_then(|map| map.info()).is_ok_and(|info| {
+        (info.max_entries(), info.key_size() as usize, info.value_size() as usize)
+            == (wanted.entries, wanted.key, wanted.value)
+    });
+    if same {
+        return Ok(());
+    }
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            Err(FastPathError::Directory { what: "remove", path: path.to_owned(), cause })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The maps that the daemon writes.
+pub(super) struct Maps {
+    settings: Single<Settings>,
+    peers: Hash<Address, Peer>,
+    pods: Hash<u32, PodInterface>,
+}
+
+impl Maps {
+    pub(super) fn open(directory: &Directory) -> Result<Self, FastPathError> {
+        Ok(Self {
+            settings: Single::open(SETTINGS_MAP, &directory.map(SETTINGS_MAP))?,
+            peers: Hash::open(PEERS_MAP, &directory.map(PEERS_MAP), false)?,
+            pods: Hash::open(PODS_MAP, &directory.map(PODS_MAP), false)?,
+        })
+    }
+
+    pub(super) fn settings(&self) -> Result<Settings, FastPathError> {
+        self.settings.get()
+    }
+
+    pub(super) fn write_settings(&mut self, settings: &Settings) -> Result<(), FastPathError> {
+        self.settings.set(*settings)
+    }
+
+    /// All of them, as networks: the programs know only base addresses, whose length is in the settings.
+    pub(super) fn peers(&self) -> Result<BTreeMap<IpNet, Peer>, FastPathError> {
+        let settings = self.settings()?;
+        let length = |address: IpAddr| {
+            let mask: u128 = match address {
+                IpAddr::V4(_) => bytemuck::cast(settings.v4.mask.0),
+                IpAddr::V6(_) => bytemuck::cast(settings.v6.mask.0),
+            };
+            let ones = u8::try_from(mask.count_ones()).unwrap_or(128);
+            if address.is_ipv4() { ones.saturating_sub(96) } else { ones }
+        };
+        let mut peers = BTreeMap::new();
+        for entry in self.peers.entries() {
+            let (base, peer) = entry?;
+            let base = IpAddr::from(base);
+            if let Ok(net) = IpNet::new(base, length(base)) {
+                peers.insert(net, peer);
+            }
+        }
+        Ok(peers)
+    }
+
+    pub(super) fn put_peer(&mut self, base: Address, peer: Peer) -> Result<(), FastPathError> {
+        self.peers.put(base, peer)
+    }
+
+    pub(super) fn remove_peer(&mut self, base: Address) -> Result<(), FastPathError> {
+        self.peers.remove(base)
+    }
+
+    pub(super) fn pod(&self, interface: u32) -> Result<Option<PodInterface>, FastPathError> {
+        self.pods.get(interface)
+    }
+
+    pub(super) fn put_pod(&mut self, interface: u32, pod: PodInterface) -> Result<(), FastPathError> {
+        self.pods.put(interface, pod)
+    }
+
+    pub(super) fn remove_pod(&mut self, interface: u32) -> Result<(), FastPathError> {
+        self.pods.remove(interface)
+    }
+}
+
+/// All counters of the fast path pinned below `directory`, by number.
+pub fn counters(directory: &Path) -> Result<Vec<(Counter, u64)>, FastPathError> {
+    let sums = sums(COUNTERS_MAP, &Directory::existing(directory).map(COUNTERS_MAP))?;
+    Ok(Counter::ALL.into_iter().zip(sums).collect())
+}
+
+/// The flows that the fast path pinned below a directory knows.
+pub struct FlowTables {
+    settings: Single<Settings>,
+    egress: Hash<Tuple, EgressFlow>,
+    ingress: Hash<Tuple, IngressFlow>,
+}
+
+impl FlowTables {
+    pub fn open(directory: &Path) -> Result<Self, FastPathError> {
+        let directory = Directory::existing(directory);
+        Ok(Self {
+            settings: Single::open(SETTINGS_MAP, &directory.map(SETTINGS_MAP))?,
+            egress: Hash::open(EGRESS_MAP, &directory.map(EGRESS_MAP), true)?,
+            ingress: Hash::open(INGRESS_MAP, &directory.map(INGRESS_MAP), true)?,
+        })
+    }
+
+    pub fn settings(&self) -> Result<Settings, FastPathError> {
+        self.settings.get()
+    }
+
+    /// What pods send. A flow that ends while this is read may be missing, or end the reading early.
+    pub fn egress(&self) -> impl Iterator<Item = Result<(Tuple, EgressFlow), FastPathError>> + '_ {
+        self.egress.entries()
+    }
+
+    /// What comes out of the tunnel.
+    pub fn ingress(&self) -> impl Iterator<Item = Result<(Tuple, IngressFlow), FastPathError>> + '_ {
+        self.ingress.entries()
+    }
+}

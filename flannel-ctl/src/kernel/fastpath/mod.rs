@@ -1,0 +1,207 @@
+//! The BPF fast path: loading, pinning, attaching, and the maps that the programs read.
+//!
+//! Everything is pinned below one directory, so that it goes on without a daemon:
+//!
+//! - `maps-vN/NAME`: the maps, N being [`flannel_common::LAYOUT`]
+//! - `links/HOOK-INDEX`: the attachment of one program to one interface
+//!
+//! A daemon that starts loads its own programs on the maps that are there, and puts them in the old ones' place
+//! attachment by attachment, each atomically. Maps of another layout or size are left to the old programs and vanish
+//! with them.
+
+mod attach;
+mod conntrack;
+mod directory;
+mod error;
+mod link_info;
+mod maps;
+mod object;
+mod ports;
+mod table;
+
+use std::{collections::BTreeMap, path::Path};
+
+use flannel_common::{Address, Peer, PodInterface, Settings};
+use ipnet::IpNet;
+
+use self::{directory::Directory, maps::Maps, object::Programs};
+pub use self::{
+    error::FastPathError,
+    maps::{FlowTables, Sizes, counters},
+    object::{EMBEDDED, Hook, probe},
+};
+use super::KernelError;
+use crate::model::{Family, FastFamily, FastPathPolicy, Key, Object, Op, Place, State};
+
+/// The loaded programs and their maps.
+pub struct FastPath {
+    directory: Directory,
+    programs: Programs,
+    maps: Maps,
+    /// As written last.
+    settings: Settings,
+    policy: Option<FastPathPolicy>,
+    peers: BTreeMap<IpNet, Peer>,
+}
+
+/// Interface indexes that [`Place`]s stand for.
+#[derive(Clone, Copy, Debug)]
+pub struct Indexes {
+    pub v4: u32,
+    pub v6: u32,
+}
+
+impl Indexes {
+    fn of(self, place: Place) -> u32 {
+        match place {
+            Place::Uplink(index) | Place::Pod(index) => index,
+            Place::Vtep(Family::V4) => self.v4,
+            Place::Vtep(Family::V6) => self.v6,
+        }
+    }
+}
+
+impl FastPath {
+    /// Loads the programs on the maps below `directory`, and attaches nothing yet.
+    pub fn open(directory: &Path, sizes: Sizes) -> Result<Self, FastPathError> {
+        let directory = Directory::prepare(directory)?;
+        let (programs, maps) = object::load(&directory, sizes)?;
+        let settings = maps.settings()?;
+        let peers = maps.peers()?;
+        Ok(Self { directory, programs, maps, settings, policy: None, peers })
+    }
+
+    /// Detaches and forgets everything below `directory`. What was removed, in words.
+    pub fn remove(directory: &Path) -> Result<Vec<String>, FastPathError> {
+        let mut removed = directory::remove(directory)?;
+        if conntrack::restore(&Directory::existing(directory))? {
+            removed.push("nf_conntrack_tcp_be_liberal is off again".into());
+        }
+        Ok(removed)
+    }
+
+    /// Every flow has to be proved again: something that flows depend on has changed.
+    pub fn doubt_flows(&mut self) -> Result<(), FastPathError> {
+        if self.policy.is_none() {
+            return Ok(());
+        }
+        self.settings.epoch = self.settings.epoch.wrapping_add(1);
+        self.maps.write_settings(&self.settings)
+    }
+
+    /// Adds what is there to `out`.
+    pub fn observe(&self, indexes: Indexes, out: &mut State) -> Result<(), KernelError> {
+        out.extend(self.peers.iter().map(|(net, peer)| (Key::FastPeer(*net), object_of(peer))));
+        self.observe_without_peers(indexes, out)
+    }
+
+    /// The same without the peers, which are many.
+    pub fn observe_without_peers(&self, indexes: Indexes, out: &mut State) -> Result<(), KernelError> {
+        if let Some(policy) = &self.policy {
+            out.insert(Key::FastPath, Object::FastPath(Box::new(policy.clone())));
+        }
+        for (place, attached) in attach::places(&self.directory, indexes)? {
+            let mtu = match place {
+                Place::Pod(index) => self
+                    .maps
+                    .pod(index)
+                    .map_err(|error| error.into_kernel("look at the pods of the fast path".into()))?
+                    .map(|pod| pod.mtu),
+                Place::Uplink(_) | Place::Vtep(_) => Some(0),
+            };
+            // Half of it is not it.
+            let whole = attached.iter().all(|(hook, program)| self.programs.id(*hook) == Some(*program))
+                && attached.len() == Hook::at(place).len();
+            // One that is not right shows up with an MTU that nobody wants, so that it is made right or taken away.
+            let mtu = mtu.filter(|_| whole).unwrap_or(u32::MAX);
+            out.insert(Key::Attachment(place), Object::Attachment { mtu });
+        }
+        // Where nothing tracks connections, nothing is in the way.
+        out.insert(Key::LiberalConntrack, Object::Setting(conntrack::is_liberal().unwrap_or(true)));
+        Ok(())
+    }
+
+    /// Carries out one change.
+    pub fn apply(&mut self, op: &Op, indexes: Indexes) -> Result<(), FastPathError> {
+        match (&op.key, &op.to) {
+            (Key::FastPath, Some(Object::FastPath(policy))) => {
+                let mut settings = encode(policy)?;
+                settings.epoch = self.settings.epoch.wrapping_add(1);
+                self.maps.write_settings(&settings)?;
+                self.settings = settings;
+                self.policy = Some((**policy).clone());
+                Ok(())
+            }
+            (Key::FastPath, None) => {
+                self.settings.enabled = 0;
+                self.maps.write_settings(&self.settings)?;
+                self.policy = None;
+                Ok(())
+            }
+            (Key::FastPeer(net), Some(Object::FastPeer { outer, zero_checksum })) => {
+                let flags = if *zero_checksum { Peer::ZERO_CHECKSUM } else { 0 };
+                let peer = Peer { outer: Address::from(*outer), flags };
+                self.maps.put_peer(Address::from(net.network()), peer)?;
+                self.peers.insert(*net, peer);
+                Ok(())
+            }
+            (Key::FastPeer(net), None) => {
+                self.maps.remove_peer(Address::from(net.network()))?;
+                self.peers.remove(net);
+                Ok(())
+            }
+            (Key::Attachment(place), Some(Object::Attachment { mtu })) => {
+                if let Place::Pod(index) = place {
+                    self.maps.put_pod(*index, PodInterface { since: 0, learned: 0, mtu: *mtu })?;
+                }
+                attach::attach(&self.directory, &mut self.programs, *place, indexes.of(*place))
+            }
+            (Key::Attachment(place), None) => {
+                if let Place::Pod(index) = place {
+                    self.maps.remove_pod(*index)?;
+                }
+                attach::detach(&self.directory, *place, indexes)
+            }
+            (Key::LiberalConntrack, Some(Object::Setting(on))) => conntrack::set_liberal(*on, &self.directory),
+            // It goes back when everything goes.
+            (Key::LiberalConntrack, None) => Ok(()),
+            _ => Err(FastPathError::Mismatch(op.key)),
+        }
+    }
+}
+
+fn object_of(peer: &Peer) -> Object {
+    Object::FastPeer { outer: peer.outer.into(), zero_checksum: peer.flags & Peer::ZERO_CHECKSUM != 0 }
+}
+
+/// The policy as the programs read it, epoch aside.
+fn encode(policy: &FastPathPolicy) -> Result<Settings, FastPathError> {
+    /// How long a flow that sends one way only may do so after its last answer.
+    const MEMORY: u64 = 600_000_000_000;
+    let family = |family: Option<FastFamily>| match family {
+        Some(family) => flannel_common::FamilySettings {
+            local: family.local.into(),
+            mask: Address::mask(family.local.is_ipv4(), family.subnet_len),
+            mtu: family.mtu,
+            mac: family.mac,
+            enabled: 1,
+        },
+        None => bytemuck::Zeroable::zeroed(),
+    };
+    let (first, last) = ports::local_range()?;
+    Ok(Settings {
+        validity: u64::try_from(policy.validity.as_nanos()).unwrap_or(u64::MAX),
+        memory: MEMORY,
+        epoch: 0,
+        enabled: policy.enabled.into(),
+        vni: policy.vni,
+        first_port: first.into(),
+        ports: u32::from(last.saturating_sub(first)),
+        drop_forged: policy.drop_forged.into(),
+        pod_rate: policy.pod_rate,
+        port: policy.port.to_be(),
+        reserved: 0,
+        v4: family(policy.v4),
+        v6: family(policy.v6),
+    })
+}

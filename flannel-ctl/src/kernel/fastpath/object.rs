@@ -1,0 +1,121 @@
+//! The BPF object that is part of the binary.
+
+use std::collections::BTreeMap;
+
+use aya::{
+    EbpfLoader,
+    programs::{SchedClassifier, TcAttachType},
+};
+
+use super::{
+    FastPathError,
+    directory::Directory,
+    maps::{self, Maps, Sizes},
+};
+use crate::model::Place;
+
+/// Whether this binary was built with the BPF programs (`FLANNEL_BPF`, see `build.rs`).
+pub const EMBEDDED: bool = cfg!(bpf_object);
+
+/// The object file; empty if not [`EMBEDDED`].
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flannel-ebpf"));
+
+/// A program and where it belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    PodIngress,
+    PodEgress,
+    UplinkIngress,
+    UplinkEgress,
+    VtepIngress,
+}
+
+impl Hook {
+    pub const ALL: [Self; 5] =
+        [Self::PodIngress, Self::PodEgress, Self::UplinkIngress, Self::UplinkEgress, Self::VtepIngress];
+
+    /// What is attached to an interface, the learners first: the fast path has nothing to do without them.
+    pub const fn at(place: Place) -> &'static [Self] {
+        match place {
+            Place::Uplink(_) => &[Self::UplinkEgress, Self::UplinkIngress],
+            Place::Vtep(_) => &[Self::VtepIngress],
+            Place::Pod(_) => &[Self::PodEgress, Self::PodIngress],
+        }
+    }
+
+    /// The program's name in the object.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::PodIngress => "pod_ingress",
+            Self::PodEgress => "pod_egress",
+            Self::UplinkIngress => "uplink_ingress",
+            Self::UplinkEgress => "uplink_egress",
+            Self::VtepIngress => "vtep_ingress",
+        }
+    }
+
+    pub const fn direction(self) -> TcAttachType {
+        match self {
+            Self::PodIngress | Self::UplinkIngress | Self::VtepIngress => TcAttachType::Ingress,
+            Self::PodEgress | Self::UplinkEgress => TcAttachType::Egress,
+        }
+    }
+}
+
+/// The programs, verified and in the kernel.
+pub(super) struct Programs {
+    bpf: aya::Ebpf,
+    ids: BTreeMap<Hook, u32>,
+}
+
+impl Programs {
+    pub(super) fn get(&mut self, hook: Hook) -> Result<&mut SchedClassifier, FastPathError> {
+        let missing = FastPathError::Missing(hook.program());
+        let Some(program) = self.bpf.program_mut(hook.program()) else { return Err(missing) };
+        program.try_into().map_err(|_| missing)
+    }
+
+    /// The kernel's number of it.
+    pub(super) fn id(&self, hook: Hook) -> Option<u32> {
+        self.ids.get(&hook).copied()
+    }
+}
+
+/// Would the kernel take the programs? Leaves nothing behind.
+pub fn probe() -> Result<(), FastPathError> {
+    if !EMBEDDED {
+        return Err(FastPathError::NotEmbedded);
+    }
+    let mut loader = EbpfLoader::new();
+    for map in maps::pinned(Sizes { flows: 1024, peers: 16, pods: 16 }) {
+        loader.map_max_entries(map.name, map.entries);
+    }
+    verified(loader.load(OBJECT).map_err(|error| FastPathError::Load(Box::new(error)))?).map(drop)
+}
+
+/// Creates the maps that are not pinned yet, and hands the programs to the verifier.
+pub(super) fn load(directory: &Directory, sizes: Sizes) -> Result<(Programs, Maps), FastPathError> {
+    if !EMBEDDED {
+        return Err(FastPathError::NotEmbedded);
+    }
+    let mut loader = EbpfLoader::new();
+    for map in maps::pinned(sizes) {
+        let path = directory.map(map.name);
+        maps::unpin_unlike(&map, &path)?;
+        loader.map_pin_path(map.name, path).map_max_entries(map.name, map.entries);
+    }
+    let bpf = loader.load(OBJECT).map_err(|error| FastPathError::Load(Box::new(error)))?;
+    Ok((verified(bpf)?, Maps::open(directory)?))
+}
+
+fn verified(bpf: aya::Ebpf) -> Result<Programs, FastPathError> {
+    let mut programs = Programs { bpf, ids: BTreeMap::new() };
+    for hook in Hook::ALL {
+        let failed = |cause| FastPathError::Program { program: hook.program(), cause: Box::new(cause) };
+        let program = programs.get(hook)?;
+        program.load().map_err(failed)?;
+        let id = program.info().map_err(failed)?.id();
+        programs.ids.insert(hook, id);
+    }
+    Ok(programs)
+}

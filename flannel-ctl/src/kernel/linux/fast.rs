@@ -1,0 +1,122 @@
+//! The BPF fast path's share: which interfaces lead to pods, and when flows have to be proved again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nix::errno::Errno;
+
+use super::{LinuxKernel, explain, explain::refused};
+use crate::{
+    kernel::{
+        KernelError,
+        fastpath::Indexes,
+        netlink::{
+            fdb,
+            link::{self, Link},
+            neighbour::Neighbour,
+            qdisc::{self, Qdisc},
+            socket::Refusal,
+        },
+    },
+    model::{Family, Key, Op, PodLink, State},
+    plan::explain::explain as words,
+};
+
+impl LinuxKernel {
+    pub(super) fn apply_to_fast_path(&mut self, op: &Op) -> Result<(), KernelError> {
+        let indexes = self.indexes();
+        match &mut self.fast {
+            Some(fast) => fast.apply(op, indexes).map_err(|error| error.into_kernel(words(op))),
+            None => Err(refused(op, &Refusal::new(Errno::EOPNOTSUPP, "no BPF programs are loaded"))),
+        }
+    }
+
+    pub(super) fn observe_fast_path(&mut self, state: &mut State) -> Result<(), KernelError> {
+        let indexes = self.indexes();
+        self.fast.as_ref().map_or(Ok(()), |fast| fast.observe(indexes, state))
+    }
+
+    /// Nobody but us writes the maps; what is attached is another matter.
+    pub(super) fn fast_path_is_still(&self, known: &State) -> Result<bool, KernelError> {
+        let Some(fast) = &self.fast else { return Ok(true) };
+        let mut found = State::new();
+        fast.observe_without_peers(self.indexes(), &mut found)?;
+        let known = known.range(Key::LiberalConntrack..).filter(|(key, _)| !matches!(key, Key::FastPeer(_)));
+        Ok(known.eq(&found))
+    }
+
+    /// Every flow has to be proved again. That this fails is no reason to stop: flows are proved again soon anyway.
+    pub(super) fn doubt_all_flows(&mut self) {
+        if let Some(fast) = &mut self.fast
+            && let Err(error) = fast.doubt_flows()
+        {
+            tracing::warn!(%error, "cannot have the flows proved again at once; they are within their validity");
+        }
+    }
+
+    /// A gateway, or a peer on the uplink's network, that moved to another address: flows would go on to the old one.
+    pub(super) fn follow_neighbour(&mut self, gone: bool, neighbour: &Neighbour) {
+        let Some(ip) = neighbour.ip else { return };
+        if self.fast.is_none() || neighbour.index != self.scope.uplink || neighbour.family == fdb::FAMILY {
+            return;
+        }
+        let mac = neighbour.mac.filter(|_| !gone);
+        let before = match mac {
+            Some(mac) => self.neighbours.insert(ip, mac),
+            // Forgotten by the kernel for lack of use, as a rule: flows ask again soon.
+            None => return,
+        };
+        if before.is_some() && before != mac {
+            tracing::debug!(%ip, ?mac, "a neighbour on the uplink moved");
+            self.doubt_all_flows();
+        }
+    }
+
+    /// Veths whose other end is in another network namespace, whoever made them.
+    pub(super) fn list_pods(&mut self) -> Result<BTreeMap<u32, PodLink>, KernelError> {
+        let attempt = |refusal: Refusal| explain("list the interfaces that lead to pods", &refusal, None);
+        let uplink = self.scope.uplink;
+        let links = self.socket.dump(link::list(), |payload| {
+            Link::read(payload).filter(|link| {
+                link.kind.as_deref() == Some("veth") && link.leads_elsewhere && link.is_up() && link.index != uplink
+            })
+        });
+        let links = links.map_err(attempt)?;
+        let shaped: BTreeSet<u32> = self
+            .socket
+            .dump(qdisc::list(), Qdisc::read)
+            .map_err(attempt)?
+            .into_iter()
+            .filter(|qdisc| qdisc.is_ingress())
+            .map(|qdisc| qdisc.interface)
+            .collect();
+        Ok(links
+            .into_iter()
+            .map(|link| {
+                let spared = match link.qdisc.as_deref() {
+                    Some("noqueue") | None if shaped.contains(&link.index) => {
+                        Some("somebody filters what comes in (an ingress or clsact queueing discipline)")
+                    }
+                    Some("noqueue" | "noop") | None => None,
+                    Some(_) => Some("somebody shapes what goes out (a queueing discipline)"),
+                };
+                (link.index, PodLink { name: link.name, mtu: link.mtu, spared })
+            })
+            .collect())
+    }
+
+    fn indexes(&self) -> Indexes {
+        Indexes { v4: self.device_index(Family::V4), v6: self.device_index(Family::V6) }
+    }
+}
+
+/// Flows that were proved before this change may not be right after it.
+pub(super) fn unsettles(op: &Op) -> bool {
+    let replaces = op.from.is_some();
+    match op.key {
+        Key::Device(_) | Key::Filter => true,
+        Key::Neighbour(_) | Key::Fdb(..) | Key::Nexthop(_) | Key::Route(_) | Key::Guard(..) | Key::FastPeer(_) => {
+            replaces
+        }
+        Key::Setting(..) | Key::Address(..) | Key::LiberalConntrack | Key::FastPath | Key::Attachment(_) => false,
+    }
+}

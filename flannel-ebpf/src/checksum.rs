@@ -1,0 +1,42 @@
+//! The Internet checksum (RFC 1071) over words as they lie in memory: byte order cancels out.
+
+/// Sum of 32-bit words, not folded yet.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a BPF-to-BPF call costs stack that the programs do not have")]
+pub fn sum(words: &[u32]) -> u64 {
+    words.iter().map(|word| u64::from(*word)).sum()
+}
+
+/// Sixteen bits of it.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a BPF-to-BPF call costs stack that the programs do not have")]
+pub const fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    #[expect(clippy::cast_possible_truncation, reason = "folded: no more than sixteen bits are left")]
+    return sum as u16;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example header of RFC 1071's companions: 45 00 00 73 00 00 40 00 40 11 b8 61 c0 a8 00 01 c0 a8 00 c7.
+    #[test]
+    fn a_right_header_sums_to_all_ones() {
+        let octets = [
+            [0x45, 0x00, 0x00, 0x73],
+            [0x00, 0x00, 0x40, 0x00],
+            [0x40, 0x11, 0xb8, 0x61],
+            [0xc0, 0xa8, 0x00, 0x01],
+            [0xc0, 0xa8, 0x00, 0xc7],
+        ];
+        let words = octets.map(u32::from_ne_bytes);
+        assert_eq!(fold(sum(&words)), 0xffff);
+        let mut without = octets;
+        (without[2][2], without[2][3]) = (0, 0);
+        assert_eq!((!fold(sum(&without.map(u32::from_ne_bytes)))).to_ne_bytes(), [0xb8, 0x61]);
+    }
+}

@@ -1,0 +1,238 @@
+//! The packet under way: reading its headers, making and taking room, writing.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    bindings::{
+        __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_MASK, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_CSUM_LEVEL_QUERY,
+        BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+        BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_MARK_MANGLED_0,
+        BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
+    helpers::generated::{
+        bpf_csum_level, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_load_bytes,
+        bpf_skb_store_bytes,
+    },
+    programs::TcContext,
+};
+use flannel_common::Tuple;
+use flannel_ebpf::inner::{ETHERNET, TRANSPORT_WORDS};
+
+/// An Ethernet frame with an IP header of `IP` words and the start of its transport header, so padded that words are
+/// aligned.
+#[repr(C)]
+pub(crate) struct Frame<const IP: usize> {
+    padding: u16,
+    /// Destination, source, type; as they lie in memory.
+    pub(crate) ethernet: [u16; 7],
+    pub(crate) ip: [u32; IP],
+    pub(crate) transport: [u32; TRANSPORT_WORDS],
+}
+
+/// An Ethernet frame with an IP header of `IP` words, UDP and VXLAN.
+#[repr(C)]
+pub(crate) struct Tunnel<const IP: usize> {
+    padding: u16,
+    pub(crate) ethernet: [u16; 7],
+    pub(crate) ip: [u32; IP],
+    pub(crate) udp_vxlan: [u32; 4],
+}
+
+/// Padding before the frame in both.
+const PADDING: usize = 2;
+/// TCP's fixed header; UDP's.
+const TRANSPORTS: (u32, u32) = (20, 8);
+
+/// Flags for making room, whatever the family: the kernel's segment size stays, since it is the sender's business;
+/// checksums that are known to be right stay so; 14 octets of Ethernet are inside.
+const ENCAPSULATE: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64
+    | BPF_F_ADJ_ROOM_NO_CSUM_RESET as u64
+    | BPF_F_ADJ_ROOM_ENCAP_L4_UDP as u64
+    | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64
+    | ((ETHERNET as u64 & BPF_ADJ_ROOM_ENCAP_L2_MASK as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT);
+const DECAPSULATE: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64 | BPF_F_ADJ_ROOM_NO_CSUM_RESET as u64;
+
+/// A packet at a TC hook.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet(*mut __sk_buff);
+
+/// A helper of the kernel said no.
+pub(crate) struct Refused;
+
+impl Packet {
+    #[inline(always)]
+    pub(crate) fn new(context: &TcContext) -> Self {
+        Self(context.skb.skb)
+    }
+
+    /// Octets from the Ethernet header on.
+    #[inline(always)]
+    pub(crate) fn length(self) -> u32 {
+        // SAFETY: the context that the kernel called the program with; so for all fields below.
+        unsafe { (*self.0).len }
+    }
+
+    /// Ethernet type.
+    #[inline(always)]
+    pub(crate) fn protocol(self) -> u16 {
+        // SAFETY: see length.
+        let protocol = unsafe { (*self.0).protocol };
+        #[expect(clippy::cast_possible_truncation, reason = "sixteen bits in network byte order in a 32-bit field")]
+        return u16::from_be(protocol as u16);
+    }
+
+    #[inline(always)]
+    pub(crate) fn interface(self) -> u32 {
+        // SAFETY: see length.
+        unsafe { (*self.0).ifindex }
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_vlan_tag(self) -> bool {
+        // SAFETY: see length.
+        unsafe { (*self.0).vlan_present != 0 }
+    }
+
+    /// Payload of each segment that this packet will be cut into, or 0.
+    #[inline(always)]
+    pub(crate) fn segment(self) -> u32 {
+        // SAFETY: see length.
+        unsafe { (*self.0).gso_size }
+    }
+
+    /// The flow hash if somebody has made one already: TCP does, at the socket.
+    #[inline(always)]
+    pub(crate) fn hash(self) -> u32 {
+        // SAFETY: see length.
+        unsafe { (*self.0).hash }
+    }
+
+    /// The frame at an offset. A transport header shorter than TCP's is filled up with zeroes.
+    #[inline(always)]
+    pub(crate) fn frame<const IP: usize>(self, offset: u32) -> Option<Frame<IP>> {
+        let (long, short) = (Self::ip_end(IP) + TRANSPORTS.0, Self::ip_end(IP) + TRANSPORTS.1);
+        let mut frame = MaybeUninit::<Frame<IP>>::uninit();
+        let start = frame.as_mut_ptr();
+        if self.length() >= offset + long {
+            self.load(offset, start.cast(), long)?;
+        } else {
+            // SAFETY: inside of the frame, which is ours.
+            unsafe {
+                (*start).transport[2] = 0;
+                (*start).transport[3] = 0;
+                (*start).transport[4] = 0;
+            }
+            self.load(offset, start.cast(), short)?;
+        }
+        // SAFETY: all but the padding was written, and nobody reads that.
+        Some(unsafe { frame.assume_init() })
+    }
+
+    /// The outer headers.
+    #[inline(always)]
+    pub(crate) fn tunnel<const IP: usize>(self) -> Option<Tunnel<IP>> {
+        let mut tunnel = MaybeUninit::<Tunnel<IP>>::uninit();
+        self.load(0, tunnel.as_mut_ptr().cast(), Self::ip_end(IP) + 16)?;
+        // SAFETY: as above.
+        Some(unsafe { tunnel.assume_init() })
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "5 or 10 words")]
+    const fn ip_end(words: usize) -> u32 {
+        ETHERNET + 4 * words as u32
+    }
+
+    /// Copies octets to behind the padding of what `to` points to, which has room for them.
+    #[inline(always)]
+    fn load(self, offset: u32, to: *mut u8, length: u32) -> Option<()> {
+        // SAFETY: the callers pass structures that are PADDING octets longer at least.
+        let outcome = unsafe { bpf_skb_load_bytes(self.0.cast(), offset, to.add(PADDING).cast(), length) };
+        (outcome == 0).then_some(())
+    }
+
+    /// Makes room for outer headers between Ethernet and IP. On refusal nothing has changed.
+    #[inline(always)]
+    pub(crate) fn grow(self, room: u32, v4: bool) -> Result<(), Refused> {
+        let family = if v4 { BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 } else { BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 };
+        self.adjust(room.cast_signed(), ENCAPSULATE | u64::from(family))
+    }
+
+    /// Takes the outer headers away. On refusal nothing has changed.
+    #[inline(always)]
+    pub(crate) fn shrink(self, room: u32) -> Result<(), Refused> {
+        self.adjust(-room.cast_signed(), DECAPSULATE)?;
+        // What the interface said of the outer checksum does not hold for the inner one. Fails where it said nothing.
+        // SAFETY: see length.
+        unsafe { bpf_csum_level(self.0, u64::from(BPF_CSUM_LEVEL_DEC)) };
+        Ok(())
+    }
+
+    /// Somebody below has verified the outermost checksum.
+    #[inline(always)]
+    pub(crate) fn checksum_is_known_right(self) -> bool {
+        // SAFETY: see length.
+        unsafe { bpf_csum_level(self.0, u64::from(BPF_CSUM_LEVEL_QUERY)) >= 0 }
+    }
+
+    #[inline(always)]
+    fn adjust(self, difference: i32, flags: u64) -> Result<(), Refused> {
+        // SAFETY: see length.
+        let outcome = unsafe { bpf_skb_adjust_room(self.0, difference, BPF_ADJ_ROOM_MAC, flags) };
+        if outcome == 0 { Ok(()) } else { Err(Refused) }
+    }
+
+    /// Writes `length` octets from `skip` octets into `value` on.
+    #[inline(always)]
+    pub(crate) fn store<T>(self, offset: u32, value: &T, skip: usize, length: u32) -> Result<(), Refused> {
+        let from = core::ptr::from_ref(value).cast::<u8>();
+        // SAFETY: the callers' lengths are those of their structures.
+        let outcome = unsafe { bpf_skb_store_bytes(self.0, offset, from.add(skip).cast(), length, 0) };
+        if outcome == 0 { Ok(()) } else { Err(Refused) }
+    }
+
+    /// Ports and transport checksum for other addresses and ports; the IP header is the caller's.
+    #[inline(always)]
+    pub(crate) fn translate(self, transport: u32, from: &Tuple, to: &Tuple) -> Result<(), Refused> {
+        // TCP's checksum is at 16, UDP's at 6; one of zero is none and stays so.
+        let (checksum, zero) =
+            if from.protocol == 6 { (transport + 16, 0) } else { (transport + 6, u64::from(BPF_F_MARK_MANGLED_0)) };
+        let address = u64::from(BPF_F_PSEUDO_HDR) | zero | 4;
+        for word in 0..4 {
+            self.replace(checksum, from.source.0[word], to.source.0[word], address)?;
+            self.replace(checksum, from.destination.0[word], to.destination.0[word], address)?;
+        }
+        self.replace(checksum, u32::from(from.source_port), u32::from(to.source_port), zero | 2)?;
+        self.replace(checksum, u32::from(from.destination_port), u32::from(to.destination_port), zero | 2)?;
+        self.store(transport, &[to.source_port, to.destination_port], 0, 4)
+    }
+
+    #[inline(always)]
+    fn replace(self, checksum: u32, from: u32, to: u32, flags: u64) -> Result<(), Refused> {
+        if from == to {
+            return Ok(());
+        }
+        // SAFETY: see length.
+        let outcome = unsafe { bpf_l4_csum_replace(self.0, checksum, u64::from(from), u64::from(to), flags) };
+        if outcome == 0 { Ok(()) } else { Err(Refused) }
+    }
+
+    /// The verdict that sends it out of an interface.
+    #[inline(always)]
+    pub(crate) fn out_of(interface: u32) -> i32 {
+        // SAFETY: takes numbers.
+        verdict(unsafe { bpf_redirect(interface, 0) })
+    }
+
+    /// The verdict that hands it to whoever is at the other end of a veth.
+    #[inline(always)]
+    pub(crate) fn to_peer_of(interface: u32) -> i32 {
+        // SAFETY: takes numbers.
+        verdict(unsafe { bpf_redirect_peer(interface, 0) })
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "TC_ACT_REDIRECT or TC_ACT_SHOT")]
+const fn verdict(outcome: i64) -> i32 {
+    outcome as i32
+}

@@ -1,0 +1,143 @@
+//! The exported programs: each calls, counts and returns a verdict.
+//!
+//! | program | hook | does |
+//! | --- | --- | --- |
+//! | `pod_ingress` | ingress of a pod's host side | encapsulates known flows; notes what goes into the host's stack |
+//! | `uplink_egress` | egress of the uplink | sees what came out of the stack as a tunnel packet, and learns |
+//! | `uplink_ingress` | ingress of the uplink | decapsulates known flows |
+//! | `vtep_ingress` | ingress of the VXLAN device | notes what comes out of the tunnel into the host's stack |
+//! | `pod_egress` | egress of a pod's host side | sees what the stack delivered, and learns |
+
+mod pod_egress;
+mod pod_ingress;
+mod uplink_egress;
+mod uplink_ingress;
+mod vtep_ingress;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::generated::bpf_ktime_get_ns,
+    macros::classifier,
+    programs::TcContext,
+};
+use flannel_common::{Counter, PodInterface, Settings};
+
+use crate::{
+    maps::{count, settings},
+    packet::{Packet, Refused},
+};
+
+/// Leaves the packet to whoever is attached behind us, and then to the stack. Also `TCX_NEXT`.
+const NEXT: i32 = TC_ACT_UNSPEC;
+
+/// A decision of the fast path.
+enum Decision {
+    /// Counted; the verdict.
+    Take(Counter, i32),
+    /// Counted; the kernel path gets it untouched.
+    Leave(Counter),
+    /// Counted and dropped.
+    Drop(Counter),
+}
+
+impl From<Counter> for Decision {
+    fn from(counter: Counter) -> Self {
+        Self::Leave(counter)
+    }
+}
+
+/// After the packet has been changed there is no way back.
+fn lost(_: Refused) -> Decision {
+    Decision::Drop(Counter::Lost)
+}
+
+#[inline(always)]
+fn carry_out(decision: Decision) -> i32 {
+    let (counter, verdict) = match decision {
+        Decision::Take(counter, verdict) => (counter, verdict),
+        Decision::Leave(counter) => (counter, NEXT),
+        Decision::Drop(counter) => (counter, TC_ACT_SHOT),
+    };
+    count(counter);
+    verdict
+}
+
+/// What a learner found: a flow, nothing to look at, or something that it does not learn from.
+type Lesson = Result<Option<Counter>, Counter>;
+
+#[inline(always)]
+fn note(lesson: Lesson) -> i32 {
+    match lesson {
+        Ok(None) => {}
+        Ok(Some(counter)) | Err(counter) => count(counter),
+    }
+    NEXT
+}
+
+#[classifier]
+#[expect(clippy::needless_pass_by_value, reason = "the exported function that the macro writes calls it so")]
+fn pod_ingress(context: TcContext) -> i32 {
+    let packet = Packet::new(&context);
+    let Some(settings) = settings() else {
+        count(Counter::EgressDisabled);
+        return NEXT;
+    };
+    carry_out(pod_ingress::decide(packet, settings).unwrap_or_else(|decision| decision))
+}
+
+#[classifier]
+#[expect(clippy::needless_pass_by_value, reason = "as above")]
+fn uplink_ingress(context: TcContext) -> i32 {
+    let packet = Packet::new(&context);
+    let Some(settings) = settings() else {
+        count(Counter::IngressDisabled);
+        return NEXT;
+    };
+    carry_out(uplink_ingress::decide(packet, settings).unwrap_or_else(|decision| decision))
+}
+
+#[classifier]
+#[expect(clippy::needless_pass_by_value, reason = "as above")]
+fn uplink_egress(context: TcContext) -> i32 {
+    note(uplink_egress::learn(Packet::new(&context)))
+}
+
+#[classifier]
+#[expect(clippy::needless_pass_by_value, reason = "as above")]
+fn vtep_ingress(context: TcContext) -> i32 {
+    vtep_ingress::remember(Packet::new(&context));
+    NEXT
+}
+
+#[classifier]
+#[expect(clippy::needless_pass_by_value, reason = "as above")]
+fn pod_egress(context: TcContext) -> i32 {
+    note(pod_egress::learn(Packet::new(&context)))
+}
+
+/// Nanoseconds of the monotonic clock.
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: takes nothing.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// One more new flow of a pod, if it has not had too many this second: so that one pod that opens flows without end does
+/// not push out everybody else's.
+#[inline(always)]
+fn within_rate(pod: *mut PodInterface, settings: &Settings, now: u64) -> Result<(), Counter> {
+    const SECOND: u64 = 1_000_000_000;
+    // SAFETY: an element of a hash that is not reused before the program ends (RCU). Two CPUs that count at once may
+    // lose a count: the limit is approximate.
+    unsafe {
+        if now - (*pod).since > SECOND {
+            (*pod).since = now;
+            (*pod).learned = 0;
+        }
+        if (*pod).learned >= settings.pod_rate {
+            return Err(Counter::LearnRate);
+        }
+        (*pod).learned += 1;
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! The host's stack delivers a packet to a pod: if it is the one that just came out of the tunnel, its flow is proved.
+
+use flannel_common::{Counter, FamilySettings, IngressFlow, Settings, Use, state};
+use flannel_ebpf::inner::{self, ETHERNET, IPV4, IPV6, Inner};
+
+use super::{Lesson, now, within_rate};
+use crate::{
+    maps::{Pending, Way, ingress_flow, insert_ingress, pair_egress, peer_of, pod, settings},
+    packet::{Frame, Packet},
+};
+
+#[inline(always)]
+pub(super) fn learn(packet: Packet) -> Lesson {
+    let Some(pending) = Way::Ingress.take() else { return Ok(None) };
+    let Some(settings) = settings() else { return Ok(None) };
+    let length = packet.length().wrapping_sub(ETHERNET);
+    match packet.protocol() {
+        IPV4 => {
+            let frame: Frame<5> = packet.frame(0).ok_or(Counter::LearnOther)?;
+            let inner = inner::ipv4(&frame.ip, &frame.transport, length).map_err(|_| Counter::LearnOther)?;
+            prove(packet, settings, &settings.v4, pending, &inner, &frame.ethernet)
+        }
+        IPV6 => {
+            let frame: Frame<10> = packet.frame(0).ok_or(Counter::LearnOther)?;
+            let inner = inner::ipv6(&frame.ip, &frame.transport, length).map_err(|_| Counter::LearnOther)?;
+            prove(packet, settings, &settings.v6, pending, &inner, &frame.ethernet)
+        }
+        _ => Err(Counter::LearnOther),
+    }
+}
+
+#[inline(always)]
+fn prove(
+    packet: Packet,
+    settings: &Settings,
+    family: &FamilySettings,
+    pending: &Pending,
+    inner: &Inner,
+    ethernet: &[u16; 7],
+) -> Lesson {
+    pending.is(inner)?;
+    let wire = pending.tuple();
+    let interface = packet.interface();
+    let pod = pod(interface).ok_or(Counter::LearnPod)?;
+    let outer = peer_of(&wire.source, family).ok_or(Counter::LearnPeer)?.outer;
+    let now = now();
+    let oldest = now.saturating_sub(settings.memory);
+    let mut state = pair_egress(&inner.tuple, wire, interface, oldest);
+    if inner.tuple != *wire {
+        state |= state::TRANSLATED;
+    }
+    // SAFETY: elements of hashes are not reused before the program ends (RCU); each field is one aligned word.
+    let (mtu, known) = unsafe { ((*pod).mtu, ingress_flow(wire).map(|flow| &mut *flow)) };
+    let ethernet = [0, ethernet[0], ethernet[1], ethernet[2], ethernet[3], ethernet[4], ethernet[5], 0];
+    let mut used = Use { created: now, proved: now, packets: 0, bytes: 0 };
+    if let Some(flow) = known {
+        if flow.pod == interface
+            && flow.outer == outer
+            && flow.delivered == inner.tuple
+            && flow.ethernet == ethernet
+            && flow.mtu == mtu
+        {
+            flow.used.proved = now;
+            flow.state = state;
+            flow.epoch = settings.epoch;
+            flow.expires = now + settings.validity;
+            return Ok(Some(Counter::LearnedIngress));
+        }
+        used.created = flow.used.created;
+        used.packets = flow.used.packets;
+        used.bytes = flow.used.bytes;
+    } else {
+        within_rate(pod, settings, now)?;
+    }
+    let flow = IngressFlow {
+        expires: now + settings.validity,
+        epoch: settings.epoch,
+        pod: interface,
+        mtu,
+        state,
+        outer,
+        delivered: inner.tuple,
+        ethernet,
+        used,
+    };
+    insert_ingress(wire, &flow)?;
+    Ok(Some(Counter::LearnedIngress))
+}

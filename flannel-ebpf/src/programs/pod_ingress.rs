@@ -1,0 +1,224 @@
+//! A pod sends: known flows are encapsulated here and leave by the uplink at once.
+
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
+use flannel_common::{Counter, EgressFlow, FamilySettings, Settings, Tuple, state};
+use flannel_ebpf::{
+    checksum, ecn,
+    inner::{self, Decline, ETHERNET, IPV4, IPV6, Inner},
+    outer,
+};
+
+use super::{Decision, lost, now};
+use crate::{
+    maps::{Way, egress_flow, forget_egress},
+    packet::{Frame, Packet},
+};
+
+/// The headers that go before an IPv4 packet, and its own.
+#[repr(C)]
+struct HeadersV4 {
+    outer: [u32; 16],
+    ip: [u32; 5],
+}
+
+/// The same for IPv6.
+#[repr(C)]
+struct HeadersV6 {
+    outer: [u32; 21],
+    ip: [u32; 10],
+}
+
+#[inline(always)]
+pub(super) fn decide(packet: Packet, settings: &Settings) -> Result<Decision, Decision> {
+    if packet.has_vlan_tag() {
+        return Err(Counter::EgressVlan.into());
+    }
+    let length = packet.length().wrapping_sub(ETHERNET);
+    match packet.protocol() {
+        IPV4 if settings.v4.enabled != 0 => {
+            let frame: Frame<5> = packet.frame(0).ok_or(Counter::EgressMalformed)?;
+            let inner = inner::ipv4(&frame.ip, &frame.transport, length).map_err(decline)?;
+            let flow = known(packet, settings, &settings.v4, &inner)?;
+            v4(packet, settings, &frame, &inner, flow)
+        }
+        IPV6 if settings.v6.enabled != 0 => {
+            let frame: Frame<10> = packet.frame(0).ok_or(Counter::EgressMalformed)?;
+            let inner = inner::ipv6(&frame.ip, &frame.transport, length).map_err(decline)?;
+            let flow = known(packet, settings, &settings.v6, &inner)?;
+            v6(packet, settings, &frame, &inner, flow)
+        }
+        _ => Err(Counter::EgressFamily.into()),
+    }
+}
+
+#[inline(always)]
+fn decline(why: Decline) -> Decision {
+    if let Decline::Control(tuple) = &why {
+        forget_egress(tuple);
+    }
+    why.egress().into()
+}
+
+/// The packet's flow, if it may take the fast path now. If not, the packet is remembered on its way into the stack.
+#[inline(always)]
+fn known<'a>(
+    packet: Packet,
+    settings: &Settings,
+    family: &FamilySettings,
+    inner: &Inner,
+) -> Result<&'a mut EgressFlow, Decision> {
+    let unproved = |counter: Counter| {
+        Way::Egress.entered(packet.interface(), inner);
+        Decision::from(counter)
+    };
+    let flow = egress_flow(&inner.tuple).ok_or_else(|| unproved(Counter::EgressUnknown))?;
+    // SAFETY: not reused before the program ends (RCU). Only counts are written, which may be lost to another CPU's.
+    let flow = unsafe { &mut *flow };
+    if flow.pod != packet.interface() {
+        return Err(unproved(Counter::EgressMoved));
+    }
+    if flow.epoch != settings.epoch || flow.expires < now() {
+        return Err(unproved(Counter::EgressExpired));
+    }
+    if flow.state & state::PAIRED == 0 {
+        return Err(unproved(Counter::EgressUnpaired));
+    }
+    let segment = packet.segment();
+    let largest = if segment == 0 { inner.total } else { inner.headers + segment };
+    // The outer lengths of what is cut later count all of it, in sixteen bits.
+    if largest > family.mtu || inner.total > 0xffff - outer::ROOM_V6 {
+        return Err(Counter::EgressTooBig.into());
+    }
+    Ok(flow)
+}
+
+/// UDP source port as it lies in memory: by the flow hash where there is one, or else the one that the kernel gave the
+/// flow.
+#[inline(always)]
+fn source_port(packet: Packet, settings: &Settings, learned: u16) -> u16 {
+    match packet.hash() {
+        0 => learned,
+        hash => outer::source_port(hash, settings.first_port, settings.ports).to_be(),
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "lengths were checked to fit sixteen bits")]
+fn v4(
+    packet: Packet,
+    settings: &Settings,
+    frame: &Frame<5>,
+    inner: &Inner,
+    flow: &mut EgressFlow,
+) -> Result<Decision, Decision> {
+    let tos = u32::from(ecn::encapsulate(inner.tos));
+    let total = inner.total + outer::ROOM_V4;
+    // SAFETY: takes nothing.
+    let id = unsafe { bpf_get_prandom_u32() } & 0xffff;
+    let length_and_id = (total << 16 | id).to_be();
+    let sum = u64::from(flow.outer_sum) + u64::from((tos << 16).to_be()) + u64::from(length_and_id);
+    let checksum = u32::from(!checksum::fold(sum));
+    let known = &flow.header;
+    let port = source_port(packet, settings, (known[8] >> SECOND) as u16);
+    let udp_length = u32::from(((total - 20) as u16).to_be());
+    let headers = HeadersV4 {
+        outer: [
+            known[0],
+            known[1],
+            known[2],
+            // Ethernet type, version; type of service.
+            known[3] | tos.to_be(),
+            length_and_id,
+            known[5],
+            // Checksum; first half of the source.
+            known[6] | checksum << FIRST,
+            known[7],
+            // Second half of the destination; port.
+            known[8] & FIRST_HALF | u32::from(port) << SECOND,
+            // Port; length.
+            known[9] | udp_length << SECOND,
+            known[10],
+            known[11],
+            known[12],
+            known[13],
+            known[14],
+            known[15],
+        ],
+        ip: inner::forwarded_ipv4(&frame.ip, &flow.wire, inner.tos),
+    };
+
+    packet.grow(outer::ROOM_V4, true).map_err(|_| Counter::EgressRefused)?;
+    packet.store(0, &headers, 0, size_of::<HeadersV4>() as u32).map_err(lost)?;
+    finish(packet, ETHERNET + outer::ROOM_V4 + 20, &inner.tuple, inner.total, flow)
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "lengths were checked to fit sixteen bits")]
+fn v6(
+    packet: Packet,
+    settings: &Settings,
+    frame: &Frame<10>,
+    inner: &Inner,
+    flow: &mut EgressFlow,
+) -> Result<Decision, Decision> {
+    let class = u32::from(ecn::encapsulate(inner.tos));
+    let payload = u32::from(((inner.total + outer::ROOM_V6 - 40) as u16).to_be());
+    let known = &flow.header;
+    let port = source_port(packet, settings, (known[13] >> SECOND) as u16);
+    let headers = HeadersV6 {
+        outer: [
+            known[0],
+            known[1],
+            known[2],
+            // Ethernet type; version, traffic class.
+            known[3] | (class << 4).to_be(),
+            // Flow label; payload length.
+            known[4] | payload << SECOND,
+            known[5],
+            known[6],
+            known[7],
+            known[8],
+            known[9],
+            known[10],
+            known[11],
+            known[12],
+            // End of the destination; port.
+            known[13] & FIRST_HALF | u32::from(port) << SECOND,
+            // Port; length.
+            known[14] | payload << SECOND,
+            known[15],
+            known[16],
+            known[17],
+            known[18],
+            known[19],
+            known[20],
+        ],
+        ip: inner::forwarded_ipv6(&frame.ip, &flow.wire, inner.tos),
+    };
+
+    packet.grow(outer::ROOM_V6, false).map_err(|_| Counter::EgressRefused)?;
+    packet.store(0, &headers, 0, size_of::<HeadersV6>() as u32).map_err(lost)?;
+    finish(packet, ETHERNET + outer::ROOM_V6 + 40, &inner.tuple, inner.total, flow)
+}
+
+/// How far to shift for the first two octets of a word in memory, and for the last two.
+const FIRST: u32 = if cfg!(target_endian = "little") { 0 } else { 16 };
+const SECOND: u32 = 16 - FIRST;
+/// The first two octets of a word in memory.
+const FIRST_HALF: u32 = 0xffff << FIRST;
+
+#[inline(always)]
+fn finish(
+    packet: Packet,
+    transport: u32,
+    sent: &Tuple,
+    total: u32,
+    flow: &mut EgressFlow,
+) -> Result<Decision, Decision> {
+    if flow.state & state::TRANSLATED != 0 {
+        packet.translate(transport, sent, &flow.wire).map_err(lost)?;
+    }
+    flow.used.packets += 1;
+    flow.used.bytes += u64::from(total);
+    Ok(Decision::Take(Counter::EgressFast, Packet::out_of(flow.uplink)))
+}

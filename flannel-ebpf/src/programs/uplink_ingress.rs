@@ -1,0 +1,186 @@
+//! A tunnel packet arrives: known flows are decapsulated here and handed to their pod at once.
+
+use flannel_common::{Counter, FamilySettings, IngressFlow, Settings, Tuple, state};
+use flannel_ebpf::{
+    ecn,
+    inner::{self, Decline, ETHERNET, IPV4, IPV6, Inner},
+    outer::{self, NotPlain, Outer},
+};
+
+use super::{Decision, lost, now};
+use crate::{
+    maps::{forget_ingress, ingress_flow, peer_of},
+    packet::{Frame, Packet, Tunnel},
+};
+
+/// The headers that the pod gets, padded so that words are aligned.
+#[repr(C)]
+struct Headers<const IP: usize> {
+    ethernet: [u16; 8],
+    ip: [u32; IP],
+}
+
+#[inline(always)]
+pub(super) fn decide(packet: Packet, settings: &Settings) -> Result<Decision, Decision> {
+    match packet.protocol() {
+        IPV4 if settings.v4.enabled != 0 => v4(packet, settings),
+        IPV6 if settings.v6.enabled != 0 => v6(packet, settings),
+        _ => Err(Counter::IngressOther.into()),
+    }
+}
+
+#[inline(always)]
+fn v4(packet: Packet, settings: &Settings) -> Result<Decision, Decision> {
+    const INNER: u32 = outer::ROOM_V4;
+    let family = &settings.v4;
+    let length = packet.length().wrapping_sub(ETHERNET);
+    let tunnel: Tunnel<5> = packet.tunnel().ok_or(Counter::IngressOther)?;
+    let outer = outer::ipv4(&tunnel.ip, &tunnel.udp_vxlan, settings.port, length).map_err(not_plain)?;
+    for_us(packet, settings, family, &outer)?;
+    let frame: Frame<5> = packet.frame(INNER).ok_or(Counter::IngressMalformed)?;
+    check_frame(&frame.ethernet, family, IPV4)?;
+    let inner = inner::ipv4(&frame.ip, &frame.transport, length.wrapping_sub(INNER)).map_err(decline)?;
+    let flow = known(packet, settings, family, &outer, &inner)?;
+    let tos = ecn::decapsulate(outer.tos, inner.tos).ok_or(Counter::IngressEcn)?;
+    let headers =
+        Headers { ethernet: ethernet(flow, IPV4), ip: inner::forwarded_ipv4(&frame.ip, &flow.delivered, tos) };
+    packet.shrink(INNER).map_err(|_| Counter::IngressRefused)?;
+    packet.store(0, &headers, 2, ETHERNET + 20).map_err(lost)?;
+    finish(packet, ETHERNET + 20, &inner.tuple, inner.total, flow)
+}
+
+#[inline(always)]
+fn v6(packet: Packet, settings: &Settings) -> Result<Decision, Decision> {
+    const INNER: u32 = outer::ROOM_V6;
+    let family = &settings.v6;
+    let length = packet.length().wrapping_sub(ETHERNET);
+    let tunnel: Tunnel<10> = packet.tunnel().ok_or(Counter::IngressOther)?;
+    let outer = outer::ipv6(&tunnel.ip, &tunnel.udp_vxlan, settings.port, length).map_err(not_plain)?;
+    for_us(packet, settings, family, &outer)?;
+    let frame: Frame<10> = packet.frame(INNER).ok_or(Counter::IngressMalformed)?;
+    check_frame(&frame.ethernet, family, IPV6)?;
+    let inner = inner::ipv6(&frame.ip, &frame.transport, length.wrapping_sub(INNER)).map_err(decline)?;
+    let flow = known(packet, settings, family, &outer, &inner)?;
+    let tos = ecn::decapsulate(outer.tos, inner.tos).ok_or(Counter::IngressEcn)?;
+    let headers =
+        Headers { ethernet: ethernet(flow, IPV6), ip: inner::forwarded_ipv6(&frame.ip, &flow.delivered, tos) };
+    packet.shrink(INNER).map_err(|_| Counter::IngressRefused)?;
+    packet.store(0, &headers, 2, ETHERNET + 40).map_err(lost)?;
+    finish(packet, ETHERNET + 40, &inner.tuple, inner.total, flow)
+}
+
+#[inline(always)]
+fn not_plain(why: NotPlain) -> Decision {
+    Decision::Leave(match why {
+        NotPlain::Other => Counter::IngressOther,
+        NotPlain::Odd => Counter::IngressOuter,
+        NotPlain::Flags => Counter::IngressFlags,
+    })
+}
+
+#[inline(always)]
+fn decline(why: Decline) -> Decision {
+    if let Decline::Control(tuple) = &why {
+        forget_ingress(tuple);
+    }
+    why.ingress().into()
+}
+
+#[inline(always)]
+fn for_us(packet: Packet, settings: &Settings, family: &FamilySettings, outer: &Outer) -> Result<(), Decision> {
+    if outer.destination != family.local {
+        return Err(Counter::IngressOther.into());
+    }
+    if outer.vni != settings.vni {
+        return Err(Counter::IngressVni.into());
+    }
+    // A checksum has to be right: it is if the interface or the kernel's receive offload has checked it already.
+    if packet.has_vlan_tag() || outer.checksummed && !packet.checksum_is_known_right() {
+        return Err(Counter::IngressOuter.into());
+    }
+    Ok(())
+}
+
+/// The inner Ethernet header: for our VTEP, and of this family.
+#[inline(always)]
+fn check_frame(ethernet: &[u16; 7], family: &FamilySettings, protocol: u16) -> Result<(), Decision> {
+    let [a, b, c, d, e, f] = family.mac.0;
+    let ours = [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])];
+    if ethernet[0] != ours[0] || ethernet[1] != ours[1] || ethernet[2] != ours[2] {
+        return Err(Counter::IngressMac.into());
+    }
+    if ethernet[6] != protocol.to_be() {
+        return Err(Counter::IngressFamily.into());
+    }
+    Ok(())
+}
+
+/// The packet's flow, if it may take the fast path now.
+#[inline(always)]
+fn known<'a>(
+    packet: Packet,
+    settings: &Settings,
+    family: &FamilySettings,
+    outer: &Outer,
+    inner: &Inner,
+) -> Result<&'a mut IngressFlow, Decision> {
+    let Some(flow) = ingress_flow(&inner.tuple) else {
+        return Err(unknown(settings, family, outer, inner));
+    };
+    // SAFETY: not reused before the program ends (RCU). Only counts are written, which may be lost to another CPU's.
+    let flow = unsafe { &mut *flow };
+    if flow.outer != outer.source {
+        return Err(unknown(settings, family, outer, inner));
+    }
+    if flow.epoch != settings.epoch || flow.expires < now() {
+        return Err(Counter::IngressExpired.into());
+    }
+    if flow.state & state::PAIRED == 0 {
+        return Err(Counter::IngressUnpaired.into());
+    }
+    let segment = packet.segment();
+    let largest = if segment == 0 { inner.total } else { inner.headers + segment };
+    if largest > flow.mtu {
+        return Err(Counter::IngressTooBig.into());
+    }
+    Ok(flow)
+}
+
+/// Of an unknown flow all that can be said is whether it comes from the node that it may come from. Where nobody has
+/// leased the inner source, the kernel path's own guard decides.
+#[inline(always)]
+fn unknown(settings: &Settings, family: &FamilySettings, outer: &Outer, inner: &Inner) -> Decision {
+    match peer_of(&inner.tuple.source, family) {
+        Some(peer) if peer.outer != outer.source => {
+            if settings.drop_forged == 0 {
+                Decision::Leave(Counter::IngressForged)
+            } else {
+                Decision::Drop(Counter::IngressForged)
+            }
+        }
+        _ => Decision::Leave(Counter::IngressUnknown),
+    }
+}
+
+#[inline(always)]
+fn ethernet(flow: &IngressFlow, protocol: u16) -> [u16; 8] {
+    let mut header = flow.ethernet;
+    header[7] = protocol.to_be();
+    header
+}
+
+#[inline(always)]
+fn finish(
+    packet: Packet,
+    transport: u32,
+    arrived: &Tuple,
+    total: u32,
+    flow: &mut IngressFlow,
+) -> Result<Decision, Decision> {
+    if flow.state & state::TRANSLATED != 0 {
+        packet.translate(transport, arrived, &flow.delivered).map_err(lost)?;
+    }
+    flow.used.packets += 1;
+    flow.used.bytes += u64::from(total);
+    Ok(Decision::Take(Counter::IngressFast, Packet::to_peer_of(flow.pod)))
+}
