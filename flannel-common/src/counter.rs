@@ -124,6 +124,8 @@ counters! {
     LearnPod = 44, "learn_not_a_pod";
     /// Learning: the map took no more.
     LearnFull = 45, "learn_full";
+    /// Learning: over IPv6, the node that leased the subnet wants a UDP checksum, which the fast path cannot make.
+    LearnChecksum = 46, "learn_peer_wants_checksum";
 }
 
 impl Counter {

@@ -96,7 +96,16 @@ mod tests {
     use crate::{check::Outcome, kernel::netlink::link::Vxlan};
 
     fn link(name: &str, vni: u32, port: u16) -> Link {
-        let vxlan = Vxlan { vni, port, uplink: 2, local: None, learning: false, gbp: false, alien: false };
+        let vxlan = Vxlan {
+            vni,
+            port,
+            uplink: 2,
+            local: None,
+            learning: false,
+            gbp: false,
+            zero_checksum: false,
+            alien: false,
+        };
         Link {
             index: 7,
             name: name.into(),

@@ -61,7 +61,7 @@ impl Host for Node {
         if written {
             tracing::info!(path = %self.subnet_file.display(), subnet = %facts.subnet, mtu = env.mtu, "wrote the subnet file");
         }
-        let value = announce(&self.identity, &facts.network, &facts.uplink, facts.mac_v4, facts.mac_v6);
+        let value = announce(&self.identity, &facts.network, &facts.uplink, facts.vteps());
         self.values_tx.send_if_modified(|current| {
             let changed = *current != value;
             if changed {

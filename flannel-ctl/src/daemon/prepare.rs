@@ -18,7 +18,7 @@ use crate::{
     model::{Backend, Family, LinkInfo, Mac, Network, Subnet, Uplink},
     plan::{
         Facts, Rules,
-        announce::{Identity, announce},
+        announce::{Identity, Vteps, announce},
         desire::{Guard, Options},
     },
     serve::{
@@ -90,12 +90,12 @@ pub(super) async fn prepare(
     let uplink = uplink::choose(&settings.uplink, &network)?;
     tracing::info!(interface = uplink.name, v4 = ?uplink.v4, v6 = ?uplink.v6, public_v4 = ?uplink.public_v4,
         public_v6 = ?uplink.public_v6, mtu = uplink.mtu, "uplink");
-    let (mac_v4, mac_v6) = macs(settings, &network, node_id, true)?;
+    let vteps = vteps(settings, &network, node_id, true)?;
 
     tell(report_tx, |report| report.reason = "waiting for a lease".into());
     let request = LeaseRequest {
         network: network.clone(),
-        value: announce(&identity, &network, &uplink, mac_v4, mac_v6),
+        value: announce(&identity, &network, &uplink, vteps),
         previous: Subnet::new(previous.subnet_v4, previous.subnet_v6),
         refused_by: refusal::load(&settings.paths.state_dir)?,
     };
@@ -110,7 +110,7 @@ pub(super) async fn prepare(
     let mut kernel = LinuxKernel::new(Scope::default())?.with_filter(Box::new(filter));
     let datapath = fast::choose(settings, &network);
     let nexthops = kernel.supports_nexthops();
-    let mut facts = facts(settings, &network, uplink, mac_v4, mac_v6, lease.subnet, nexthops);
+    let mut facts = facts(settings, &network, uplink, vteps, lease.subnet, nexthops);
     if let Some(fast) = datapath.fast_path {
         kernel = kernel.with_fast_path(fast);
         facts.options.fast_path = Some(fast::options(settings));
@@ -216,27 +216,22 @@ pub(super) fn check_network(network: &Network, uplink: &Uplink, links: &[LinkInf
     }
 }
 
-/// Addresses of the VXLAN devices; zero where there is none.
-pub(super) fn macs(
-    settings: &Settings,
-    network: &Network,
-    node: NodeId,
-    remember: bool,
-) -> Result<(Mac, Mac), StartError> {
-    let Backend::Vxlan(vxlan) = &network.backend else { return Ok((Mac::ZERO, Mac::ZERO)) };
+/// The VXLAN devices as far as the lease tells of them; zero where there is none.
+pub(super) fn vteps(settings: &Settings, network: &Network, node: NodeId, remember: bool) -> Result<Vteps, StartError> {
+    let Backend::Vxlan(vxlan) = &network.backend else { return Ok(Vteps::NONE) };
     let mac = |family: Family| match network.range(family) {
         Some(_) => vtep::choose(&settings.paths.state_dir, node, vxlan.vni, family, remember),
         None => Ok(Mac::ZERO),
     };
-    Ok((mac(Family::V4)?, mac(Family::V6)?))
+    let zero_checksum_v6 = network.v6.is_some() && vtep::takes_zero_checksum(vxlan.vni)?;
+    Ok(Vteps { mac_v4: mac(Family::V4)?, mac_v6: mac(Family::V6)?, zero_checksum_v6 })
 }
 
 pub(super) fn facts(
     settings: &Settings,
     network: &Network,
     uplink: Uplink,
-    mac_v4: Mac,
-    mac_v6: Mac,
+    vteps: Vteps,
     subnet: Subnet,
     nexthops: bool,
 ) -> Facts {
@@ -244,8 +239,9 @@ pub(super) fn facts(
         network: network.clone(),
         subnet,
         uplink,
-        mac_v4,
-        mac_v6,
+        mac_v4: vteps.mac_v4,
+        mac_v6: vteps.mac_v6,
+        zero_checksum_v6: vteps.zero_checksum_v6,
         options: Options {
             tx_checksum: settings.tx_checksum,
             masquerade_v4: settings.filter.masquerade_v4,

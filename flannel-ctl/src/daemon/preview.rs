@@ -18,12 +18,10 @@ use crate::{
         links::Links,
         linux::{LinuxKernel, Scope},
     },
-    model::{
-        Backend, Family, FilterPolicy, Key, LeaseRecord, LeaseValue, Mac, Network, Object, Op, Subnet, Uplink, Via,
-    },
+    model::{Backend, Family, FilterPolicy, Key, LeaseRecord, LeaseValue, Network, Object, Op, Subnet, Uplink, Via},
     plan::{
         Facts,
-        announce::{Identity, announce},
+        announce::{Identity, Vteps, announce},
         desire::desire_own,
     },
     reconcile::World,
@@ -103,7 +101,7 @@ pub fn filter_policy(settings: &Settings, network: &Network) -> Option<FilterPol
     let v6 = net(Family::V6).and_then(|net| if let ipnet::IpNet::V6(net) = net { Some(net) } else { None });
     let nowhere =
         Uplink { index: 0, name: String::new(), mtu: 0, v4: None, v6: None, public_v4: None, public_v6: None };
-    let facts = prepare::facts(settings, network, nowhere, Mac::ZERO, Mac::ZERO, Subnet::new(v4, v6)?, false);
+    let facts = prepare::facts(settings, network, nowhere, Vteps::NONE, Subnet::new(v4, v6)?, false);
     match desire_own(&facts).remove(&Key::Filter) {
         Some(Object::Filter(policy)) => Some(*policy),
         _ => None,
@@ -152,9 +150,9 @@ async fn look(settings: &Settings) -> Result<Preview, PreviewError> {
     let (network, leases) = learn(settings).await?;
     let uplink = uplink::choose(&settings.uplink, &network)?;
     let stand_in = node_id.unwrap_or(NodeId::from_bytes([0; 16]));
-    let (mac_v4, mac_v6) = prepare::macs(settings, &network, stand_in, false)?;
+    let vteps = prepare::vteps(settings, &network, stand_in, false)?;
     preview.vtep_macs(&settings.paths.state_dir, &network);
-    let value = announce(&identity, &network, &uplink, mac_v4, mac_v6);
+    let value = announce(&identity, &network, &uplink, vteps);
     let previous = Subnet::new(previous.subnet_v4, previous.subnet_v6);
     let (lease, records) = match leases {
         Leases::Listed(records) => (preview.choose(&network, value, previous, &records)?, records),
@@ -165,7 +163,7 @@ async fn look(settings: &Settings) -> Result<Preview, PreviewError> {
 
     let filter = HostFilter::open(prepare::filter_choice(settings.filter.flavour));
     let mut kernel = LinuxKernel::new(Scope::default()).map_err(StartError::from)?.with_filter(Box::new(filter));
-    let facts = prepare::facts(settings, &network, uplink, mac_v4, mac_v6, lease.subnet, kernel.supports_nexthops());
+    let facts = prepare::facts(settings, &network, uplink, vteps, lease.subnet, kernel.supports_nexthops());
     let rules = prepare::rules(&facts, &lease, &identity)?;
     preview.subnet_file(&settings.paths.subnet_file, &facts, settings.filter.ip_masq());
     preview.kernel(&mut kernel, World::new(facts, rules), records)?;

@@ -23,12 +23,20 @@ pub(super) fn choose(state_dir: &Path, node: NodeId, vni: u32, family: Family, r
     if let Some(mac) = remembered(&path)? {
         return Ok(mac);
     }
-    let existing = Links::open()?.mac_of(&Facts::device_name(vni, family))?.filter(|mac| mac.is_unicast());
+    let existing = Links::open()?.vxlan(&Facts::device_name(vni, family))?;
+    let existing = existing.and_then(|link| link.mac).filter(|mac| mac.is_unicast());
     let mac = existing.unwrap_or_else(|| vtep_mac::vtep_mac(node, vni, family));
     if remember {
         atomic::replace(&path, format!("{mac}\n").as_bytes(), 0o644)?;
     }
     Ok(mac)
+}
+
+/// The IPv6 device that is there takes tunnel packets without UDP checksum. One that is still to be made will say so
+/// later.
+pub(super) fn takes_zero_checksum(vni: u32) -> Result<bool, Error> {
+    let device = Links::open()?.vxlan(&Facts::device_name(vni, Family::V6))?;
+    Ok(device.and_then(|link| link.vxlan).is_some_and(|vxlan| vxlan.zero_checksum))
 }
 
 /// What stands there, if it can be used.

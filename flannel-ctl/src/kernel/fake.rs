@@ -32,6 +32,8 @@ pub struct FakeKernel {
     pub pods: BTreeMap<u32, PodLink>,
     /// How often flows were to be proved again.
     pub doubts: usize,
+    /// Whether the IPv6 device takes zero checksums.
+    pub zero_checksum: bool,
 }
 
 impl FakeKernel {
@@ -132,6 +134,10 @@ impl Kernel for FakeKernel {
 
     fn doubt_flows(&mut self) {
         self.doubts += 1;
+    }
+
+    fn takes_zero_checksum(&self) -> bool {
+        self.zero_checksum && self.state.contains_key(&Key::Device(Family::V6))
     }
 
     fn on_link(&mut self, addresses: &[IpAddr]) -> Vec<Result<bool, KernelError>> {

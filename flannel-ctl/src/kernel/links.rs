@@ -15,7 +15,7 @@ use super::{
         socket::{Refusal, Socket},
     },
 };
-use crate::model::{Family, LinkAddress, LinkInfo, Mac};
+use crate::model::{Family, LinkAddress, LinkInfo};
 
 /// Reads; changes nothing.
 pub struct Links {
@@ -83,10 +83,10 @@ impl Links {
         }
     }
 
-    /// Link-layer address of a VXLAN device of that name, if there is one.
-    pub fn mac_of(&mut self, name: &str) -> Result<Option<Mac>, KernelError> {
+    /// The VXLAN device of that name, if there is one.
+    pub fn vxlan(&mut self, name: &str) -> Result<Option<Link>, KernelError> {
         match self.socket.ask(&mut [link::get_by_name(name)], Link::read).remove(0) {
-            Ok(link) => Ok(link.vxlan.and(link.mac)),
+            Ok(link) => Ok(Some(link).filter(|link| link.vxlan.is_some())),
             Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
             Err(refusal) => Err(explain(&format!("look up interface {name}"), &refusal, None)),
         }

@@ -196,6 +196,10 @@ impl Kernel for LinuxKernel {
         self.doubt_all_flows();
     }
 
+    fn takes_zero_checksum(&self) -> bool {
+        self.v6.as_ref().and_then(|link| link.vxlan).is_some_and(|vxlan| vxlan.zero_checksum)
+    }
+
     fn on_link(&mut self, addresses: &[IpAddr]) -> Vec<Result<bool, KernelError>> {
         links::on_link(&mut self.socket, self.scope.uplink, addresses)
     }

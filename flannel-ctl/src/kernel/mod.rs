@@ -60,6 +60,9 @@ pub trait Kernel {
     /// Something that flows on the fast path depend on may have changed: each is to be proved again.
     fn doubt_flows(&mut self);
 
+    /// Our IPv6 VXLAN device, as last seen, takes tunnel packets whose UDP checksum is zero.
+    fn takes_zero_checksum(&self) -> bool;
+
     /// Which of these addresses are reached through the uplink without a gateway; one answer each.
     fn on_link(&mut self, addresses: &[IpAddr]) -> Vec<Result<bool, KernelError>>;
 }

@@ -56,9 +56,15 @@ pub struct BackendData {
     /// Absent in leases of old flannel versions.
     pub vni: Option<u32>,
     pub vtep_mac: Mac,
+    /// Ours, of IPv6 alone: the device takes tunnel packets whose UDP checksum is zero (RFC 6935). flannel's readers
+    /// ignore it.
+    pub zero_checksum: bool,
 }
 
 impl BackendData {
+    /// Name of the field behind [`Self::zero_checksum`], which is there only if it is true.
+    pub const ZERO_CHECKSUM: &str = "ZeroChecksum";
+
     /// flannel's form and field order: `{"VNI":1,"VtepMAC":"46:82:fb:f7:52:6d"}`.
     pub fn to_json(self) -> Value {
         let mut map = Map::new();
@@ -66,6 +72,9 @@ impl BackendData {
             map.insert("VNI".into(), vni.into());
         }
         map.insert("VtepMAC".into(), self.vtep_mac.to_string().into());
+        if self.zero_checksum {
+            map.insert(Self::ZERO_CHECKSUM.into(), true.into());
+        }
         Value::Object(map)
     }
 }
@@ -80,7 +89,15 @@ mod tests {
         let value: LeaseValue = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&value).unwrap(), text);
         let mac = "46:82:fb:f7:52:6d".parse().unwrap();
-        assert_eq!(value.backend_data, Some(BackendData { vni: Some(1), vtep_mac: mac }.to_json()));
+        let data = BackendData { vni: Some(1), vtep_mac: mac, zero_checksum: false };
+        assert_eq!(value.backend_data, Some(data.to_json()));
+    }
+
+    #[test]
+    fn what_the_device_takes_comes_behind_what_flannel_reads() {
+        let data = BackendData { vni: Some(1), vtep_mac: "46:82:fb:f7:52:6d".parse().unwrap(), zero_checksum: true };
+        let expected = r#"{"VNI":1,"VtepMAC":"46:82:fb:f7:52:6d","ZeroChecksum":true}"#;
+        assert_eq!(data.to_json().to_string(), expected);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Peer {
     /// VTEP address behind `public_v4` and `public_v6`; both absent unless the backend is vxlan.
     pub vtep_v4: Option<Mac>,
     pub vtep_v6: Option<Mac>,
+    /// Its IPv6 device takes tunnel packets whose UDP checksum is zero, and its lease says so.
+    pub zero_checksum_v6: bool,
     /// Host name, or whatever the lease says of its node; may be empty.
     pub node: String,
 }
@@ -36,6 +38,14 @@ impl Peer {
         match family {
             Family::V4 => self.vtep_v4,
             Family::V6 => self.vtep_v6,
+        }
+    }
+
+    /// It takes tunnel packets of that family whose UDP checksum is zero. Over IPv4 everybody does (RFC 768).
+    pub fn takes_zero_checksum(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => true,
+            Family::V6 => self.zero_checksum_v6,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 
+use super::announce::Vteps;
 use crate::model::{
     AddressRange, Backend, Device, Family, FastFamily, FastPathPolicy, FilterPolicy, GuardPolicy, Key, Mac, Masquerade,
     Network, Object, Peer, Place, PodLink, Route, Setting, State, Subnet, TxChecksum, Uplink, Via, VxlanConfig,
@@ -18,6 +19,8 @@ pub struct Facts {
     /// VTEP addresses; what the lease publishes.
     pub mac_v4: Mac,
     pub mac_v6: Mac,
+    /// Our IPv6 device takes tunnel packets whose UDP checksum is zero; the lease says so.
+    pub zero_checksum_v6: bool,
     pub options: Options,
     /// Interfaces that lead to pods. Filled in only where there is a fast path.
     pub pods: BTreeMap<u32, PodLink>,
@@ -89,6 +92,11 @@ impl Facts {
             Family::V4 => self.mac_v4,
             Family::V6 => self.mac_v6,
         }
+    }
+
+    /// What the lease says of our devices.
+    pub fn vteps(&self) -> Vteps {
+        Vteps { mac_v4: self.mac_v4, mac_v6: self.mac_v6, zero_checksum_v6: self.zero_checksum_v6 }
     }
 
     pub fn device_name(vni: u32, family: Family) -> String {
@@ -167,7 +175,8 @@ pub fn desire_peer(facts: &Facts, peer: &Peer, put: &mut impl FnMut(Key, Object)
                     put(Key::Guard(public, net), Object::Guard);
                 }
                 if facts.options.fast_path.is_some() {
-                    put(Key::FastPeer(net), Object::FastPeer { outer: public, zero_checksum: false });
+                    let zero_checksum = peer.takes_zero_checksum(family);
+                    put(Key::FastPeer(net), Object::FastPeer { outer: public, zero_checksum });
                 }
                 // Tunnel packets may still come in from a peer that we reach directly, but
                 // nothing goes out to it through the tunnel.

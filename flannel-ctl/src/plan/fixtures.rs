@@ -38,7 +38,7 @@ pub(crate) fn subnet(n: u16, dual: bool) -> Subnet {
 
 pub(crate) fn value(n: u16, dual: bool) -> LeaseValue {
     let [_, low] = n.to_be_bytes();
-    let data = BackendData { vni: Some(1), vtep_mac: mac(n) }.to_json();
+    let data = BackendData { vni: Some(1), vtep_mac: mac(n), zero_checksum: false }.to_json();
     LeaseValue {
         public_ip: [10, 200, low, 2].into(),
         public_ipv6: dual.then(|| format!("fd00::{n:x}").parse().unwrap()),
@@ -87,6 +87,7 @@ pub(crate) fn facts(dual: bool) -> Facts {
         },
         mac_v4: mac(1),
         mac_v6: mac(1),
+        zero_checksum_v6: false,
         options: Options {
             nexthops: true,
             fast_path: None,

@@ -16,7 +16,9 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::{Backend, Family, LeaseRecord, LeaseValue, Mac, Network, Peer, Subnet, subnet::KeyError};
+use crate::model::{
+    Backend, BackendData, Family, LeaseRecord, LeaseValue, Mac, Network, Peer, Subnet, subnet::KeyError,
+};
 
 /// Longest value that is looked at, in bytes. flannel's own are under 200.
 pub const MAX_VALUE: usize = 4096;
@@ -235,18 +237,21 @@ fn to_peer(rules: &Rules, record: &LeaseRecord, subnet: Subnet, value: &Told<'_>
         Some(_) => Some(value.public_ipv6.ok_or(Refusal::Missing("PublicIPv6"))?),
         None => None,
     };
-    let (mut vtep_v4, mut vtep_v6) = (None, None);
+    let (mut vtep_v4, mut vtep_v6, mut zero_checksum_v6) = (None, None, false);
     if let Backend::Vxlan(vxlan) = &rules.network.backend {
         if subnet.v4().is_some() {
             vtep_v4 = Some(vtep("BackendData", value.backend_data.as_ref(), vxlan.vni)?);
         }
         if subnet.v6().is_some() {
             vtep_v6 = Some(vtep("BackendV6Data", value.backend_v6_data.as_ref(), vxlan.vni)?);
+            // Whatever else stands there: packets with a checksum are right for everybody.
+            let told = value.backend_v6_data.as_ref().and_then(|data| data.get(BackendData::ZERO_CHECKSUM));
+            zero_checksum_v6 = told == Some(&Value::Bool(true));
         }
     }
     let node = if value.node_name.is_empty() { &value.node_id } else { &value.node_name };
     let node = node.chars().filter(|c| !c.is_control()).take(64).collect();
-    Ok(Peer { key: record.key.as_str().into(), subnet, public_v4, public_v6, vtep_v4, vtep_v6, node })
+    Ok(Peer { key: record.key.as_str().into(), subnet, public_v4, public_v6, vtep_v4, vtep_v6, zero_checksum_v6, node })
 }
 
 /// `{"VNI":1,"VtepMAC":"46:82:fb:f7:52:6d"}`; old flannel versions leave VNI out.

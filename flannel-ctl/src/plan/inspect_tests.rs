@@ -152,3 +152,19 @@ fn an_interface_whose_network_holds_the_whole_overlay_costs_no_lease() {
     wide.local_nets.push(("10.0.0.0/8".parse().unwrap(), "tun0".into()));
     assert!(matches!(inspect(&wide, &record(2, false)), Ok(Inspected::Peer(_))));
 }
+
+#[test]
+fn only_who_says_so_plainly_takes_packets_without_checksum() {
+    let told = |edit: &dyn Fn(&mut Value)| {
+        let mut value = crate::plan::fixtures::value(5, true);
+        edit(value.backend_v6_data.as_mut().unwrap());
+        let record = with_value(record(5, true).key, &serde_json::to_string(&value).unwrap(), 1);
+        let Ok(Inspected::Peer(peer)) = inspect(&rules(true), &record) else { panic!("refused") };
+        peer.zero_checksum_v6
+    };
+    assert!(!told(&|_| {}), "flannel's own");
+    assert!(told(&|data| data["ZeroChecksum"] = true.into()));
+    for odd in [serde_json::json!(false), serde_json::json!("true"), serde_json::json!(1), Value::Null] {
+        assert!(!told(&|data| data["ZeroChecksum"] = odd.clone()), "{odd}");
+    }
+}

@@ -266,6 +266,7 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
         }
         let large = ops.len() >= LARGE;
         drop(ops);
+        self.unpublished |= self.world.set_zero_checksum(self.kernel.takes_zero_checksum());
         self.publish();
         self.report();
         if large {

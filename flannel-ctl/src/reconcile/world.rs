@@ -103,6 +103,12 @@ impl World {
         changes.refused
     }
 
+    /// Our IPv6 device takes zero checksums, or does not: only the lease says so, nothing else depends on it. Whether
+    /// that is news.
+    pub fn set_zero_checksum(&mut self, takes: bool) -> bool {
+        std::mem::replace(&mut self.facts.zero_checksum_v6, takes) != takes
+    }
+
     /// This node changed.
     pub fn set_facts(&mut self, facts: Facts, rules: Rules) -> Vec<String> {
         self.facts = facts;

@@ -69,7 +69,7 @@ fn v6(packet: Packet, settings: &Settings, pending: &Pending) -> Lesson {
     let peer = same(settings, family, pending, &outer, &inner)?;
     // The kernel's packets have a checksum, which we cannot make; over IPv6, only peers that say so take one of zero.
     if peer.flags & Peer::ZERO_CHECKSUM == 0 {
-        return Err(Counter::LearnPeer);
+        return Err(Counter::LearnChecksum);
     }
 
     let draft = egress_draft().ok_or(Counter::LearnFull)?;

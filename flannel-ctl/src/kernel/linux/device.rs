@@ -69,7 +69,7 @@ impl LinuxKernel {
             *self.device_slot(family) = None;
             self.socket.run(link::delete(found.index))?;
         }
-        if let Err(refusal) = self.socket.run(link::create(wanted)) {
+        if let Err(refusal) = self.create(wanted) {
             let rival = if refusal.errno == Errno::EEXIST { self.rival(wanted) } else { None };
             return match rival {
                 // With our address it is our own device, under a name that somebody gave it.
@@ -79,6 +79,24 @@ impl LinuxKernel {
             };
         }
         self.remember(family, &wanted.name)
+    }
+
+    /// Devices on one port share a socket, which takes zero checksums for all of them or for none (`vxlan_find_sock`,
+    /// `drivers/net/vxlan/vxlan_core.c`, 6.18). Where another's is there that does not, ours goes without too.
+    fn create(&mut self, wanted: &Device) -> Result<(), Refusal> {
+        let over_v6 = wanted.local.is_ipv6();
+        match self.socket.run(link::create(wanted, over_v6)) {
+            Err(refusal) if over_v6 && refusal.errno == Errno::EADDRINUSE => {
+                tracing::info!(
+                    device = wanted.name,
+                    port = wanted.port,
+                    "a VXLAN device on this port wants UDP checksums \
+                    over IPv6; ours does too, and peers reach it without their fast path"
+                );
+                self.socket.run(link::create(wanted, false))
+            }
+            outcome => outcome,
+        }
     }
 
     /// With its MAC a device loses its neighbours, permanent ones too (`neigh_changeaddr`,

@@ -22,6 +22,7 @@ mod vxlan_attr {
     pub(super) const PORT: u16 = 15;
     pub(super) const GROUP6: u16 = 16;
     pub(super) const LOCAL6: u16 = 17;
+    pub(super) const UDP_ZERO_CSUM6_RX: u16 = 20;
     pub(super) const GBP: u16 = 23;
     pub(super) const COLLECT_METADATA: u16 = 25;
     pub(super) const GPE: u16 = 27;
@@ -58,6 +59,8 @@ pub struct Vxlan {
     pub local: Option<IpAddr>,
     pub learning: bool,
     pub gbp: bool,
+    /// Takes IPv6 tunnel packets whose UDP checksum is zero (`udp6zerocsumrx`).
+    pub zero_checksum: bool,
     /// Has a default destination, or takes the VNI from elsewhere (`external`), or speaks GPE:
     /// never made by us or by flannel.
     pub alien: bool,
@@ -144,7 +147,16 @@ impl Link {
 
 impl Vxlan {
     fn read(data: &[u8]) -> Self {
-        let mut vxlan = Self { vni: 0, port: 0, uplink: 0, local: None, learning: false, gbp: false, alien: false };
+        let mut vxlan = Self {
+            vni: 0,
+            port: 0,
+            uplink: 0,
+            local: None,
+            learning: false,
+            gbp: false,
+            zero_checksum: false,
+            alien: false,
+        };
         for (kind, value) in attributes(data, 0) {
             let set = value.first().is_some_and(|byte| *byte != 0);
             match kind {
@@ -154,6 +166,7 @@ impl Vxlan {
                 vxlan_attr::LOCAL | vxlan_attr::LOCAL6 => vxlan.local = ip(value),
                 vxlan_attr::LEARNING => vxlan.learning = set,
                 vxlan_attr::GBP => vxlan.gbp = true,
+                vxlan_attr::UDP_ZERO_CSUM6_RX => vxlan.zero_checksum = set,
                 vxlan_attr::GROUP | vxlan_attr::GROUP6 | vxlan_attr::GPE => vxlan.alien = true,
                 vxlan_attr::COLLECT_METADATA => vxlan.alien |= set,
                 _ => {}
@@ -187,10 +200,13 @@ pub(crate) fn rename(index: u32, name: &str) -> [Request; 2] {
 }
 
 /// `ip link add NAME up address MAC mtu MTU txqueuelen 0 type vxlan id VNI dev UPLINK
-/// local LOCAL dstport PORT [no]learning [gbp]`. What is not named stays at the kernel's
+/// local LOCAL dstport PORT [no]learning [gbp] [udp6zerocsumrx]`. What is not named stays at the kernel's
 /// default, which is what flannel's devices have: TTL inherited from the route, UDP checksums
 /// on for IPv4 and never zero for IPv6, source ports from the whole local range.
-pub(crate) fn create(device: &Device) -> Request {
+///
+/// `zero_checksum`: to take IPv6 tunnel packets whose UDP checksum is zero, as the fast path makes them. RFC 6935 and
+/// 6936 let a tunnel do so: what is inside has checksums of its own.
+pub(crate) fn create(device: &Device, zero_checksum: bool) -> Request {
     Request::put(libc::RTM_NEWLINK, Put::New, &body(0, Some(device.up)))
         .text(libc::IFLA_IFNAME, &device.name)
         .attr(libc::IFLA_ADDRESS, &device.mac.0)
@@ -201,6 +217,7 @@ pub(crate) fn create(device: &Device) -> Request {
                 let data = changeable(data, device)
                     .u32(vxlan_attr::ID, device.vni)
                     .attr(vxlan_attr::PORT, &device.port.to_be_bytes());
+                let data = if zero_checksum { data.u8(vxlan_attr::UDP_ZERO_CSUM6_RX, 1) } else { data };
                 if device.gbp { data.attr(vxlan_attr::GBP, &[]) } else { data }
             })
         })

@@ -46,6 +46,9 @@ impl Kernel for SharedKernel {
     fn doubt_flows(&mut self) {
         self.0.lock().unwrap().doubt_flows();
     }
+    fn takes_zero_checksum(&self) -> bool {
+        self.0.lock().unwrap().takes_zero_checksum()
+    }
     fn on_link(&mut self, addresses: &[IpAddr]) -> Vec<Result<bool, KernelError>> {
         self.0.lock().unwrap().on_link(addresses)
     }
@@ -233,6 +236,22 @@ fn a_changed_uplink_is_followed_and_published() {
     *running.host.uplink.lock().unwrap() = Err("eth0 is gone".into());
     running.notice(Interpretation::Uplink);
     running.until("said so", |report, _| report.reason.contains("eth0 is gone"));
+}
+
+#[test]
+fn the_lease_says_what_the_device_takes_and_follows_it() {
+    let kernel = FakeKernel { zero_checksum: true, ..FakeKernel::default() };
+    let running = Running::with(kernel, facts(true), |_| {});
+    running.source(Event::Snapshot(vec![]));
+    let says = |takes: bool| {
+        let published = running.host.published.lock().unwrap();
+        published.last().is_some_and(|facts| facts.zero_checksum_v6 == takes)
+    };
+    running.until("a device of ours takes them", |_, _| says(true));
+    // Somebody puts one like flannel's in its place.
+    running.kernel.0.lock().unwrap().zero_checksum = false;
+    running.notice(Interpretation::Resync("link replaced"));
+    running.until("taken back", |_, _| says(false));
 }
 
 #[test]

@@ -134,7 +134,8 @@ fn node(raw: Value, network: Option<&Network>) -> Result<Node, String> {
     };
     let v4 = mac(&raw.vtep_mac)?;
     let v6 = mac(&raw.vtep_mac_v6)?.or(v4);
-    let data = |mac: Option<Mac>| mac.map(|vtep_mac| BackendData { vni: None, vtep_mac }.to_json());
+    let data =
+        |mac: Option<Mac>| mac.map(|vtep_mac| BackendData { vni: None, vtep_mac, zero_checksum: false }.to_json());
     let backend_type =
         raw.backend.unwrap_or_else(|| network.map_or("vxlan", |network| network.backend.lease_type()).to_owned());
     Ok(Node {

@@ -48,6 +48,44 @@ fn what_the_kernel_can_change_is_changed_in_place() {
 }
 
 #[test]
+fn an_ipv6_device_of_ours_takes_packets_without_udp_checksum() {
+    isolated(|| {
+        let mut lab = lab();
+        let wanted = mesh(&lab, &Family::ALL, 1..=2);
+        assert!(!lab.kernel.takes_zero_checksum(), "there is no device");
+        lab.converge(&wanted);
+        assert!(lab.kernel.takes_zero_checksum());
+        assert!(ip("-d link show flannel-v6.7").contains(" udp6zerocsumrx"));
+        assert!(ip("-d link show flannel.7").contains(" noudp6zerocsumrx"));
+    });
+}
+
+#[test]
+fn an_ipv6_device_that_wants_checksums_is_left_as_it_is() {
+    isolated(|| {
+        let mut lab = lab();
+        ip("link add flannel-v6.7 mtu 1430 type vxlan id 7 dev up0 local fd00::1:0:1 dstport 8472 nolearning");
+        let wanted = mesh(&lab, &[Family::V6], 1..=2);
+        let index = index_of(&mut lab, Family::V6);
+        lab.converge(&wanted);
+        assert_eq!(index_of(&mut lab, Family::V6), index);
+        assert!(!lab.kernel.takes_zero_checksum());
+    });
+}
+
+#[test]
+fn beside_anothers_device_on_the_port_ours_wants_checksums_as_that_one_does() {
+    isolated(|| {
+        let mut lab = lab();
+        ip("link add other0 up type vxlan id 99 local fd00::1:0:1 dstport 8472");
+        let wanted = mesh(&lab, &[Family::V6], 1..=2);
+        lab.converge(&wanted);
+        assert!(!lab.kernel.takes_zero_checksum());
+        ip("link del other0");
+    });
+}
+
+#[test]
 fn another_port_or_policy_extension_takes_a_new_device_with_the_same_mac_and_peers() {
     isolated(|| {
         let mut lab = lab();
