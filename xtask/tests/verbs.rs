@@ -28,6 +28,7 @@ fn state(netns: &Netns) -> String {
         "nft list ruleset",
         "iptables-save",
         "ip6tables-save",
+        "sysctl net.netfilter.nf_conntrack_tcp_be_liberal",
     ];
     let dump = |line: &&str| format!("# {line}\n{}", netns.run(line).unwrap());
     let text: String = dumps.iter().map(dump).collect();
@@ -41,6 +42,7 @@ fn verb(cluster: &Cluster, node: &Node, verb: &[&str]) -> Output {
     let mut command = node.netns().command(flannel_ctl().unwrap());
     command.args(verb).args(["--etcd-endpoints", &cluster.store().endpoint(), "--run-dir"]).arg(node.run_dir());
     command.arg("--state-dir").arg(node.state_dir()).arg("--subnet-file").arg(node.subnet_file());
+    command.arg("--bpf-dir").arg(node.bpf_dir());
     if verb[0] != "cleanup" {
         command.args(["--iface", "eth0", "--ip-masq", "--output", "json", "--node-name", node.netns().name()]);
     }
@@ -112,6 +114,7 @@ fn a_plan_lists_everything_and_changes_nothing() {
         "add nexthop 10.244.",
         "add route 10.244.",
         "add route fd10:244:",
+        "add fast path",
     ] {
         assert!(plan.iter().any(|line| line.starts_with(wanted)), "no {wanted}: {plan:#?}");
     }
@@ -124,6 +127,8 @@ fn a_plan_lists_everything_and_changes_nothing() {
     assert_eq!(planned(&cluster, two), Vec::<String>::new());
     two.stop().unwrap();
     assert_eq!(planned(&cluster, two), Vec::<String>::new());
+    let output = verb(&cluster, two, &["plan", "--datapath", "vxlan"]);
+    assert!(text(&output).contains("detach the BPF programs of an earlier run"), "{}", text(&output));
 
     // One thing is broken, and somebody writes nonsense.
     let route = two.netns().run("ip -4 route show proto 102").unwrap();
@@ -179,6 +184,7 @@ fn cleanup_leaves_the_node_as_it_was_before_the_daemon() {
     }
     let running = state(one.netns());
     assert!(running.contains("flannel.1") && running.contains("FLANNEL-FWD"), "{running}");
+    assert!(running.contains("tcp_be_liberal = 1"), "{running}");
 
     // Refused while it runs.
     let output = verb(&cluster, one, &["cleanup"]);
@@ -192,12 +198,22 @@ fn cleanup_leaves_the_node_as_it_was_before_the_daemon() {
     let said = text(&output);
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert_eq!(state(one.netns()), before, "{said}");
-    for wanted in
-        ["flannel.1", "flannel-v6.1", "2 routes", "1 nexthop", "nftables table", "FLANNEL-FWD", "subnet.env", "lock"]
-    {
+    for wanted in [
+        "flannel.1",
+        "flannel-v6.1",
+        "2 routes",
+        "1 nexthop",
+        "nftables table",
+        "FLANNEL-FWD",
+        "subnet.env",
+        "lock",
+        "4 BPF pins in ",
+        "6 BPF pins in ",
+        "nf_conntrack_tcp_be_liberal=1",
+    ] {
         assert!(said.lines().any(|line| line.starts_with("removed ") && line.contains(wanted)), "{wanted}: {said}");
     }
-    assert!(!one.run_dir().exists());
+    assert!(!one.run_dir().exists() && !one.bpf_dir().exists());
     assert_eq!(fs::read(one.state_dir().join("node-id")).unwrap(), identity);
 
     // Nothing is left to do, but to give the subnet back and to forget.
@@ -299,12 +315,13 @@ fn check_finds_what_stands_in_the_way() {
             ("MTU", "ok", "1450"),
             ("UDP port", "ok", "free"),
             ("forwarding", "ok", "on"),
-            ("datapath", "ok", "vxlan"),
+            ("datapath", "ok", "ebpf"),
         ],
     );
     assert_eq!(state(node.netns()), before);
     assert!(!node.run_dir().exists() && !node.state_dir().exists());
-    expect(&["--datapath", "ebpf"], 1, &[("datapath", "fail", "not part of this version")]);
+    expect(&["--datapath", "vxlan"], 0, &[("datapath", "ok", "vxlan")]);
+    expect(&["--datapath", "userspace"], 1, &[("datapath", "fail", "not part of this version")]);
 
     node.netns().sysctl(&[("ipv4/ip_forward", "0"), ("ipv4/conf/eth0/rp_filter", "1")]).unwrap();
     let sysctls = [("forwarding", "warn", "IPv4 forwarding is off"), ("reverse path filter", "warn", "eth0")];

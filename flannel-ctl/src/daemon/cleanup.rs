@@ -1,4 +1,4 @@
-//! Taking back all that a daemon has left: kernel objects, packet filter rules, files.
+//! Taking back all that a daemon has left: BPF programs, kernel objects, packet filter rules, files.
 //!
 //! Flannel's daemon uses the same device names, chain names and subnet file. What could be its
 //! work is removed only where something shows that it is ours, or when the operator says so.
@@ -14,6 +14,7 @@ use crate::{
     config::settings::Paths,
     kernel::{
         KernelError,
+        fastpath::FastPath,
         filter::{Choice, HostFilter},
         links::Links,
         linux::{LinuxKernel, Scope},
@@ -50,6 +51,10 @@ pub fn cleanup(paths: &Paths, wish: &Wish) -> Result<Outcome, StartError> {
     // Held to the end, so that no daemon starts meanwhile.
     let lock = if paths.run_dir.is_dir() { Some(Lock::acquire(&paths.run_dir)?) } else { None };
     let mut outcome = Outcome::default();
+    match FastPath::remove(&paths.bpf_dir) {
+        Ok(removed) => outcome.removed.extend(removed),
+        Err(error) => outcome.errors.push(error.to_string()),
+    }
     match host(paths, wish, locked_once, &mut outcome) {
         Ok(ours) => files::remove(paths, wish, ours, &mut outcome),
         Err(error) => outcome.errors.push(error.to_string()),

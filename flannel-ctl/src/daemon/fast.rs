@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{
     config::{Settings, settings::DatapathChoice},
-    kernel::fastpath::{FastPath, Sizes},
+    kernel::fastpath::{FastPath, FastPathError, Sizes, probe},
     model::{Backend, Network},
     plan::desire::FastOptions,
 };
@@ -18,36 +18,65 @@ pub(super) struct Datapath {
 
 /// Loads the BPF programs if they are wanted and can be had. What an earlier run left of them goes if not.
 pub(super) fn choose(settings: &Settings, network: &Network) -> Datapath {
-    let plain = |kind, why: String| {
-        match FastPath::remove(&settings.paths.bpf_dir) {
+    let opened =
+        wanted(settings, network).and_then(|why| match FastPath::open(&settings.paths.bpf_dir, sizes(settings)) {
+            Ok(fast_path) => Ok(Datapath { fast_path: Some(fast_path), kind: "ebpf", why: why.into() }),
+            Err(error) => {
+                tracing::warn!(%error, "no fast path; the kernel's VXLAN device carries everything");
+                Err(Unwanted { kind: "vxlan", why: format!("no BPF fast path: {error}") })
+            }
+        });
+    opened.unwrap_or_else(|Unwanted { kind, why }| {
+        match FastPath::retire(&settings.paths.bpf_dir) {
             Ok(removed) if removed.is_empty() => {}
             Ok(removed) => tracing::info!(?removed, "the fast path of an earlier run is gone"),
             Err(error) => tracing::error!(%error, "cannot remove the fast path of an earlier run"),
         }
         Datapath { fast_path: None, kind, why }
-    };
+    })
+}
+
+/// What [`choose`] would change, without changing it.
+pub(super) enum Outlook {
+    /// Programs would be attached where none are.
+    Attach,
+    /// So many pins of an earlier run would be removed, because of this.
+    Retire(usize, String),
+    /// Programs are attached, and new ones would take their places; or there is and shall be no fast path, because of this.
+    Nothing(Option<String>),
+}
+
+pub(super) fn outlook(settings: &Settings, network: &Network) -> Result<Outlook, FastPathError> {
+    let pins = FastPath::pins(&settings.paths.bpf_dir)?;
+    let wanted = wanted(settings, network).map_err(|unwanted| (unwanted.why, false));
+    let possible = wanted.and_then(|_| probe().map_err(|error| (format!("no BPF fast path: {error}"), true)));
+    Ok(match possible {
+        Ok(()) if pins == 0 => Outlook::Attach,
+        Ok(()) => Outlook::Nothing(None),
+        Err((why, _)) if pins > 0 => Outlook::Retire(pins, why),
+        Err((why, worth_telling)) => Outlook::Nothing(Some(why).filter(|_| worth_telling)),
+    })
+}
+
+/// Another datapath, and why.
+struct Unwanted {
+    kind: &'static str,
+    why: String,
+}
+
+/// Whether BPF is to be tried, and why.
+fn wanted(settings: &Settings, network: &Network) -> Result<&'static str, Unwanted> {
+    let unwanted = |kind, why: &str| Err(Unwanted { kind, why: why.into() });
     match (&network.backend, settings.datapath) {
-        (Backend::Vxlan(_), DatapathChoice::Auto | DatapathChoice::Ebpf) => {}
+        (Backend::Vxlan(_), DatapathChoice::Ebpf) => Ok("asked for by --datapath ebpf"),
+        (Backend::Vxlan(_), DatapathChoice::Auto) => {
+            Ok("auto: the kernel takes the BPF programs, which are faster than its VXLAN device alone")
+        }
         (Backend::Vxlan(_), DatapathChoice::Vxlan | DatapathChoice::Userspace) => {
-            return plain("vxlan", "asked for by --datapath vxlan".into());
+            unwanted("vxlan", "asked for by --datapath vxlan")
         }
-        (Backend::HostGw, _) => return plain("host-gw", "the network config's backend".into()),
-        (Backend::Udp { .. } | Backend::Alloc, _) => return plain("none", "the network config's backend".into()),
-    }
-    match FastPath::open(&settings.paths.bpf_dir, sizes(settings)) {
-        Ok(fast_path) => {
-            let why = match settings.datapath {
-                DatapathChoice::Ebpf => "asked for by --datapath ebpf",
-                DatapathChoice::Auto | DatapathChoice::Vxlan | DatapathChoice::Userspace => {
-                    "auto: the kernel takes the BPF programs, which are faster than its VXLAN device alone"
-                }
-            };
-            Datapath { fast_path: Some(fast_path), kind: "ebpf", why: why.into() }
-        }
-        Err(error) => {
-            tracing::warn!(%error, "no fast path; the kernel's VXLAN device carries everything");
-            plain("vxlan", format!("no BPF fast path: {error}"))
-        }
+        (Backend::HostGw, _) => unwanted("host-gw", "the network config's backend"),
+        (Backend::Udp { .. } | Backend::Alloc, _) => unwanted("none", "the network config's backend"),
     }
 }
 

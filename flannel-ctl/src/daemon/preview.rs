@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
 
-use super::{StartError, node, prepare, uplink, vtep};
+use super::{
+    StartError,
+    fast::{self, Outlook},
+    node, prepare, uplink, vtep,
+};
 use crate::{
     alloc::{self, Claim, Take},
     config::{
@@ -166,6 +170,7 @@ async fn look(settings: &Settings) -> Result<Preview, PreviewError> {
     let facts = prepare::facts(settings, &network, uplink, vteps, lease.subnet, kernel.supports_nexthops());
     let rules = prepare::rules(&facts, &lease, &identity)?;
     preview.subnet_file(&settings.paths.subnet_file, &facts, settings.filter.ip_masq());
+    preview.fast_path(settings, &network);
     preview.kernel(&mut kernel, World::new(facts, rules), records)?;
     Ok(preview)
 }
@@ -250,6 +255,26 @@ impl Preview {
             Ok(text) if text == node::subnet_env(facts, ip_masq).render() => {}
             Ok(_) => self.step(Change::Change, object.clone(), format!("rewrite {object}")),
             Err(_) => self.add(object.clone(), format!("write {object}")),
+        }
+    }
+
+    fn fast_path(&mut self, settings: &Settings, network: &Network) {
+        let directory = settings.paths.bpf_dir.display();
+        match fast::outlook(settings, network) {
+            Ok(Outlook::Attach) => self.add(
+                "fast path",
+                format!(
+                    "attach the BPF programs to the uplink, the VXLAN devices and the pods' interfaces, pinned below \
+                     {directory}; set nf_conntrack_tcp_be_liberal"
+                ),
+            ),
+            Ok(Outlook::Retire(pins, why)) => self.step(
+                Change::Remove,
+                "fast path",
+                format!("detach the BPF programs of an earlier run, {pins} pins below {directory} ({why})"),
+            ),
+            Ok(Outlook::Nothing(why)) => self.notes.extend(why),
+            Err(error) => self.notes.push(format!("what the fast path would do is not known: {error}")),
         }
     }
 

@@ -29,12 +29,6 @@ pub(super) fn remove(paths: &Paths, wish: &Wish, ours: bool, outcome: &mut Outco
         let why = "the node's identity, for its return; --forget-node removes it";
         outcome.left.push(format!("{}: {why}", paths.state_dir.display()));
     }
-    // Nothing is pinned by this version.
-    match fs::remove_dir(&paths.bpf_dir) {
-        Ok(()) => outcome.removed.push(paths.bpf_dir.display().to_string()),
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => outcome.left.push(format!("{}: not made by this version, and {error}", paths.bpf_dir.display())),
-    }
 }
 
 /// Socket and lock, the lock last; the directory if nobody else has anything in it.

@@ -1,7 +1,7 @@
 //! Where everything is pinned.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
@@ -16,10 +16,18 @@ use super::FastPathError;
 
 /// Where the BPF file system usually is.
 const USUAL: &str = "/sys/fs/bpf";
+/// Where links are pinned, below [`Directory`].
+const LINKS: &str = "links";
 
 /// The directory below which everything is pinned. Nobody but us may enter it.
 #[derive(Clone, Debug)]
 pub(super) struct Directory(PathBuf);
+
+impl fmt::Display for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
 
 impl Directory {
     /// Makes sure that it is there, ours, and on a BPF file system, which is mounted if there is none.
@@ -86,7 +94,32 @@ impl Directory {
     }
 
     pub(super) fn links(&self) -> PathBuf {
-        self.0.join("links")
+        self.0.join(LINKS)
+    }
+
+    /// Gives up the maps of other layouts: programs of another version that are still attached keep theirs until they
+    /// are replaced.
+    pub(super) fn forget_other_layouts(&self) -> Result<(), FastPathError> {
+        for directory in ours(&self.0)? {
+            if directory != self.maps() && directory != self.links() {
+                remove_pins(&directory)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How much is pinned, by whichever version.
+    pub(super) fn pins(&self) -> Result<usize, FastPathError> {
+        ours(&self.0)?.iter().try_fold(0, |sum, directory| Ok(sum + list(directory)?.len()))
+    }
+
+    /// There is nothing of ours in it any more. Whether it could go: it may be a mount point, or somebody else's as well.
+    pub(super) fn remove_itself(&self) -> Result<bool, FastPathError> {
+        match fs::remove_dir(&self.0) {
+            Ok(()) => Ok(true),
+            Err(cause) if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::ResourceBusy) => Ok(false),
+            Err(cause) => Err(FastPathError::Directory { what: "remove", path: self.0.clone(), cause }),
+        }
     }
 
     fn maps(&self) -> PathBuf {
@@ -100,29 +133,47 @@ fn on_bpffs(path: &Path) -> io::Result<bool> {
 
 /// Removes all that is pinned: what is not pinned any more is detached and freed. In words, what that was.
 pub(super) fn remove(path: &Path) -> Result<Vec<String>, FastPathError> {
-    let error = |what, path: &Path| {
-        let path = path.to_owned();
-        move |cause| FastPathError::Directory { what, path, cause }
-    };
-    let list = |path: &Path| match fs::read_dir(path) {
-        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>(),
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(cause) => Err(cause),
-    };
-    let ours = |path: &Path| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name == "links" || name.starts_with("maps-v")
-    };
     let mut removed = Vec::new();
-    for directory in list(path).map_err(error("list", path))?.into_iter().filter(|path| ours(path)) {
-        let pins = list(&directory).map_err(error("list", &directory))?;
-        for pin in &pins {
-            fs::remove_file(pin).map_err(error("remove", pin))?;
-        }
-        fs::remove_dir(&directory).map_err(error("remove", &directory))?;
-        if !pins.is_empty() {
-            removed.push(format!("{} pins in {}", pins.len(), directory.display()));
+    for directory in ours(path)? {
+        let pins = remove_pins(&directory)?;
+        if pins > 0 {
+            removed.push(format!("{pins} BPF pins in {}", directory.display()));
         }
     }
     Ok(removed)
+}
+
+/// The directories of pins below `path`, links first: a program that is not attached needs no maps.
+fn ours(path: &Path) -> Result<Vec<PathBuf>, FastPathError> {
+    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    let mut found = list(path)?;
+    found.retain(|path| name(path) == LINKS || name(path).starts_with("maps-v"));
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// How many there were.
+fn remove_pins(directory: &Path) -> Result<usize, FastPathError> {
+    let error = |path: &Path| {
+        let path = path.to_owned();
+        move |cause| FastPathError::Directory { what: "remove", path, cause }
+    };
+    let pins = list(directory)?;
+    for pin in &pins {
+        fs::remove_file(pin).map_err(error(pin))?;
+    }
+    fs::remove_dir(directory).map_err(error(directory))?;
+    Ok(pins.len())
+}
+
+/// What is in a directory; nothing if there is none.
+fn list(path: &Path) -> Result<Vec<PathBuf>, FastPathError> {
+    let listed = fs::read_dir(path)
+        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>());
+    match listed {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            Err(FastPathError::Directory { what: "list", path: path.to_owned(), cause })
+        }
+        listed => Ok(listed.unwrap_or_default()),
+    }
 }

@@ -71,13 +71,29 @@ impl FastPath {
         Ok(Self { directory, programs, maps, settings, policy: None, peers })
     }
 
-    /// Detaches and forgets everything below `directory`. What was removed, in words.
+    /// Detaches and forgets the programs and maps below `directory`, of whichever version. What was removed, in words.
+    ///
+    /// Connection tracking stays liberal: it has not seen all of the connections that go on.
+    pub fn retire(directory: &Path) -> Result<Vec<String>, FastPathError> {
+        directory::remove(directory)
+    }
+
+    /// The same, and the host as it was before there was a fast path.
     pub fn remove(directory: &Path) -> Result<Vec<String>, FastPathError> {
-        let mut removed = directory::remove(directory)?;
-        if conntrack::restore(&Directory::existing(directory))? {
-            removed.push("nf_conntrack_tcp_be_liberal is off again".into());
+        let mut removed = Self::retire(directory)?;
+        let directory = Directory::existing(directory);
+        if conntrack::restore(&directory)? {
+            removed.push("the setting nf_conntrack_tcp_be_liberal=1".into());
+        }
+        if directory.remove_itself()? {
+            removed.push(directory.to_string());
         }
         Ok(removed)
+    }
+
+    /// How much is pinned below `directory`, of whichever version.
+    pub fn pins(directory: &Path) -> Result<usize, FastPathError> {
+        Directory::existing(directory).pins()
     }
 
     /// Every flow has to be proved again: something that flows depend on has changed.

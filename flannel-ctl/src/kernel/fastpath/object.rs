@@ -105,7 +105,9 @@ pub(super) fn load(directory: &Directory, sizes: Sizes) -> Result<(Programs, Map
         loader.map_pin_path(map.name, path).map_max_entries(map.name, map.entries);
     }
     let bpf = loader.load(OBJECT).map_err(|error| FastPathError::Load(Box::new(error)))?;
-    Ok((verified(bpf)?, Maps::open(directory)?))
+    let programs = verified(bpf)?;
+    directory.forget_other_layouts()?;
+    Ok((programs, Maps::open(directory)?))
 }
 
 fn verified(bpf: aya::Ebpf) -> Result<Programs, FastPathError> {
