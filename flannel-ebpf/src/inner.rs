@@ -121,13 +121,13 @@ pub fn ipv6(ip: &[u32; 10], transport: &[u32; TRANSPORT_WORDS], length: u32) -> 
         0 | 43 | 51 | 60 | 135 | 139 | 140 => return Err(Decline::Options),
         _ => {}
     }
+    let source = Address([ip[2], ip[3], ip[4], ip[5]]);
+    // On the wire they are nobody's (RFC 4291, 2.5.5.2), and among the flows they are IPv4's.
+    if source.is_v4() {
+        return Err(Decline::Malformed);
+    }
     let inner = Inner {
-        tuple: tuple(
-            Address([ip[2], ip[3], ip[4], ip[5]]),
-            Address([ip[6], ip[7], ip[8], ip[9]]),
-            transport[0],
-            protocol,
-        ),
+        tuple: tuple(source, Address([ip[6], ip[7], ip[8], ip[9]]), transport[0], protocol),
         total,
         headers: 40,
         tos: octet(first >> 20),

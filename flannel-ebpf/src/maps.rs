@@ -77,6 +77,16 @@ impl Way {
         }
     }
 
+    /// Something else is about to leave on this CPU that has not been through the stack: it is not to be taken for what
+    /// entered last, which may have been dropped.
+    #[inline(always)]
+    pub(crate) fn disarm(self) {
+        if let Some(slot) = self.pending() {
+            // SAFETY: as above.
+            unsafe { (*slot).armed = 0 };
+        }
+    }
+
     /// Is there a packet that has entered and not left? Forgets it.
     #[inline(always)]
     pub(crate) fn take(self) -> Option<&'static Pending> {
@@ -153,24 +163,30 @@ pub(crate) fn egress_draft() -> Option<*mut EgressFlow> {
     EGRESS_DRAFT.get_ptr_mut(0)
 }
 
-/// Forgets both directions of a flow that a pod sends.
+/// Forgets both directions of a flow that this pod sends. Another pod's it cannot end.
 #[inline(always)]
-pub(crate) fn forget_egress(tuple: &Tuple) {
+pub(crate) fn forget_egress(tuple: &Tuple, pod: u32) {
     if let Some(flow) = EGRESS.get_ptr(tuple) {
         // SAFETY: not reused before the program ends (RCU).
-        let answers = unsafe { (*flow).wire.reversed() };
+        let (owner, answers) = unsafe { ((*flow).pod, (*flow).wire.reversed()) };
+        if owner != pod {
+            return;
+        }
         // That somebody else was faster is no failure.
         INGRESS.remove(&answers).ok();
         EGRESS.remove(tuple).ok();
     }
 }
 
-/// Forgets both directions of a flow that comes out of the tunnel.
+/// Forgets both directions of a flow that comes out of the tunnel from this node. No other node can end it.
 #[inline(always)]
-pub(crate) fn forget_ingress(tuple: &Tuple) {
+pub(crate) fn forget_ingress(tuple: &Tuple, outer: &Address) {
     if let Some(flow) = INGRESS.get_ptr(tuple) {
         // SAFETY: not reused before the program ends (RCU).
-        let answers = unsafe { (*flow).delivered.reversed() };
+        let (owner, answers) = unsafe { ((*flow).outer, (*flow).delivered.reversed()) };
+        if owner != *outer {
+            return;
+        }
         EGRESS.remove(&answers).ok();
         INGRESS.remove(tuple).ok();
     }

@@ -130,7 +130,7 @@ fn within_rate(pod: *mut PodInterface, settings: &Settings, now: u64) -> Result<
     // SAFETY: an element of a hash that is not reused before the program ends (RCU). Two CPUs that count at once may
     // lose a count: the limit is approximate.
     unsafe {
-        if now - (*pod).since > SECOND {
+        if now.saturating_sub((*pod).since) > SECOND {
             (*pod).since = now;
             (*pod).learned = 0;
         }

@@ -37,13 +37,13 @@ pub(super) fn decide(packet: Packet, settings: &Settings) -> Result<Decision, De
     match packet.protocol() {
         IPV4 if settings.v4.enabled != 0 => {
             let frame: Frame<5> = packet.frame(0).ok_or(Counter::EgressMalformed)?;
-            let inner = inner::ipv4(&frame.ip, &frame.transport, length).map_err(decline)?;
+            let inner = inner::ipv4(&frame.ip, &frame.transport, length).map_err(|why| decline(packet, why))?;
             let flow = known(packet, settings, &settings.v4, &inner)?;
             v4(packet, settings, &frame, &inner, flow)
         }
         IPV6 if settings.v6.enabled != 0 => {
             let frame: Frame<10> = packet.frame(0).ok_or(Counter::EgressMalformed)?;
-            let inner = inner::ipv6(&frame.ip, &frame.transport, length).map_err(decline)?;
+            let inner = inner::ipv6(&frame.ip, &frame.transport, length).map_err(|why| decline(packet, why))?;
             let flow = known(packet, settings, &settings.v6, &inner)?;
             v6(packet, settings, &frame, &inner, flow)
         }
@@ -52,9 +52,9 @@ pub(super) fn decide(packet: Packet, settings: &Settings) -> Result<Decision, De
 }
 
 #[inline(always)]
-fn decline(why: Decline) -> Decision {
+fn decline(packet: Packet, why: Decline) -> Decision {
     if let Decline::Control(tuple) = &why {
-        forget_egress(tuple);
+        forget_egress(tuple, packet.interface());
     }
     why.egress().into()
 }
@@ -220,5 +220,6 @@ fn finish(
     }
     flow.used.packets += 1;
     flow.used.bytes += u64::from(total);
+    Way::Egress.disarm();
     Ok(Decision::Take(Counter::EgressFast, Packet::out_of(flow.uplink)))
 }

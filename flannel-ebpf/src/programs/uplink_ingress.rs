@@ -39,7 +39,8 @@ fn v4(packet: Packet, settings: &Settings) -> Result<Decision, Decision> {
     for_us(packet, settings, family, &outer)?;
     let frame: Frame<5> = packet.frame(INNER).ok_or(Counter::IngressMalformed)?;
     check_frame(&frame.ethernet, family, IPV4)?;
-    let inner = inner::ipv4(&frame.ip, &frame.transport, length.wrapping_sub(INNER)).map_err(decline)?;
+    let inner =
+        inner::ipv4(&frame.ip, &frame.transport, length.wrapping_sub(INNER)).map_err(|why| decline(&outer, why))?;
     let flow = known(packet, settings, family, &outer, &inner)?;
     let tos = ecn::decapsulate(outer.tos, inner.tos).ok_or(Counter::IngressEcn)?;
     let headers =
@@ -59,7 +60,8 @@ fn v6(packet: Packet, settings: &Settings) -> Result<Decision, Decision> {
     for_us(packet, settings, family, &outer)?;
     let frame: Frame<10> = packet.frame(INNER).ok_or(Counter::IngressMalformed)?;
     check_frame(&frame.ethernet, family, IPV6)?;
-    let inner = inner::ipv6(&frame.ip, &frame.transport, length.wrapping_sub(INNER)).map_err(decline)?;
+    let inner =
+        inner::ipv6(&frame.ip, &frame.transport, length.wrapping_sub(INNER)).map_err(|why| decline(&outer, why))?;
     let flow = known(packet, settings, family, &outer, &inner)?;
     let tos = ecn::decapsulate(outer.tos, inner.tos).ok_or(Counter::IngressEcn)?;
     let headers =
@@ -79,9 +81,9 @@ fn not_plain(why: NotPlain) -> Decision {
 }
 
 #[inline(always)]
-fn decline(why: Decline) -> Decision {
+fn decline(outer: &Outer, why: Decline) -> Decision {
     if let Decline::Control(tuple) = &why {
-        forget_ingress(tuple);
+        forget_ingress(tuple, &outer.source);
     }
     why.ingress().into()
 }

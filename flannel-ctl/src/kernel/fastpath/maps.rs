@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::{
     FastPathError,
     directory::Directory,
-    table::{Hash, Single, sums},
+    table::{Hash, Single, pinned_sums},
 };
 
 /// How many entries the maps have room for.
@@ -133,7 +133,7 @@ impl Maps {
 
 /// All counters of the fast path pinned below `directory`, by number.
 pub fn counters(directory: &Path) -> Result<Vec<(Counter, u64)>, FastPathError> {
-    let sums = sums(COUNTERS_MAP, &Directory::existing(directory).map(COUNTERS_MAP))?;
+    let sums = pinned_sums(COUNTERS_MAP, &Directory::existing(directory).map(COUNTERS_MAP))?;
     Ok(Counter::ALL.into_iter().zip(sums).collect())
 }
 

@@ -18,6 +18,7 @@ mod maps;
 mod object;
 mod ports;
 mod table;
+pub mod trial;
 
 use std::{collections::BTreeMap, path::Path};
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use aya::{
     EbpfLoader,
+    maps::Map,
     programs::{SchedClassifier, TcAttachType},
 };
 
@@ -75,6 +76,11 @@ impl Programs {
         program.try_into().map_err(|_| missing)
     }
 
+    /// A map that is not pinned.
+    pub(super) fn take_map(&mut self, name: &'static str) -> Result<Map, FastPathError> {
+        self.bpf.take_map(name).ok_or(FastPathError::Missing(name))
+    }
+
     /// The kernel's number of it.
     pub(super) fn id(&self, hook: Hook) -> Option<u32> {
         self.ids.get(&hook).copied()
@@ -83,14 +89,19 @@ impl Programs {
 
 /// Would the kernel take the programs? Leaves nothing behind.
 pub fn probe() -> Result<(), FastPathError> {
+    load_unpinned(Sizes { flows: 1024, peers: 16, pods: 16 }).map(drop)
+}
+
+/// The programs on maps that go away with them.
+pub(super) fn load_unpinned(sizes: Sizes) -> Result<Programs, FastPathError> {
     if !EMBEDDED {
         return Err(FastPathError::NotEmbedded);
     }
     let mut loader = EbpfLoader::new();
-    for map in maps::pinned(Sizes { flows: 1024, peers: 16, pods: 16 }) {
+    for map in maps::pinned(sizes) {
         loader.map_max_entries(map.name, map.entries);
     }
-    verified(loader.load(OBJECT).map_err(|error| FastPathError::Load(Box::new(error)))?).map(drop)
+    verified(loader.load(OBJECT).map_err(|error| FastPathError::Load(Box::new(error)))?)
 }
 
 /// Creates the maps that are not pinned yet, and hands the programs to the verifier.

@@ -1,6 +1,6 @@
 //! A pinned map with typed keys and values.
 
-use std::path::Path;
+use std::{borrow::Borrow, path::Path};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use bytemuck::Pod;
@@ -33,7 +33,10 @@ pub(super) struct Hash<K: Pod, V: Pod> {
 impl<K: Pod, V: Pod> Hash<K, V> {
     pub(super) fn open(name: &'static str, path: &Path, lru: bool) -> Result<Self, FastPathError> {
         let data = pinned(name, path)?;
-        let map = if lru { Map::LruHashMap(data) } else { Map::HashMap(data) };
+        Self::new(name, if lru { Map::LruHashMap(data) } else { Map::HashMap(data) })
+    }
+
+    pub(super) fn new(name: &'static str, map: Map) -> Result<Self, FastPathError> {
         let map = HashMap::try_from(map).map_err(|cause| failed("open", name, cause))?;
         Ok(Self { name, map })
     }
@@ -76,7 +79,11 @@ pub(super) struct Single<V: Pod> {
 
 impl<V: Pod> Single<V> {
     pub(super) fn open(name: &'static str, path: &Path) -> Result<Self, FastPathError> {
-        let map = Array::try_from(Map::Array(pinned(name, path)?)).map_err(|cause| failed("open", name, cause))?;
+        Self::new(name, Map::Array(pinned(name, path)?))
+    }
+
+    pub(super) fn new(name: &'static str, map: Map) -> Result<Self, FastPathError> {
+        let map = Array::try_from(map).map_err(|cause| failed("open", name, cause))?;
         Ok(Self { name, map })
     }
 
@@ -89,10 +96,18 @@ impl<V: Pod> Single<V> {
     }
 }
 
-/// A per-CPU array of counts, summed up.
-pub(super) fn sums(name: &'static str, path: &Path) -> Result<Vec<u64>, FastPathError> {
-    let map: PerCpuArray<_, u64> =
+/// The pinned per-CPU array of counts, summed up.
+pub(super) fn pinned_sums(name: &'static str, path: &Path) -> Result<Vec<u64>, FastPathError> {
+    let map =
         PerCpuArray::try_from(Map::PerCpuArray(pinned(name, path)?)).map_err(|cause| failed("open", name, cause))?;
+    sums(name, &map)
+}
+
+/// A per-CPU array of counts, summed up.
+pub(super) fn sums(
+    name: &'static str,
+    map: &PerCpuArray<impl Borrow<MapData>, u64>,
+) -> Result<Vec<u64>, FastPathError> {
     let slots = map.iter().map(|slot| slot.map(|slot| slot.iter().sum()));
     slots.collect::<Result<_, _>>().map_err(|cause| failed("read", name, cause))
 }
