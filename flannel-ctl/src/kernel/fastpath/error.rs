@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError, programs::links::LinkError};
 
+use nix::libc;
+
 use crate::{kernel::KernelError, model::Key};
 
 #[derive(Debug, thiserror::Error)]
@@ -16,9 +18,9 @@ pub enum FastPathError {
         "{} belongs to user {owner}, not to us: somebody else's pins are not touched; choose another --bpf-dir", .path.display()
     )]
     Stranger { path: PathBuf, owner: u32 },
-    #[error("load the BPF object: {}", chain(.0))]
+    #[error("load the BPF object: {}{}", chain(.0), refusal(&**.0))]
     Load(#[source] Box<EbpfError>),
-    #[error("load BPF program {program}: {}", chain(.cause))]
+    #[error("load BPF program {program}: {}{}", chain(.cause), refusal(&**.cause))]
     Program { program: &'static str, cause: Box<ProgramError> },
     #[error("the BPF object has no {0}")]
     Missing(&'static str),
@@ -67,8 +69,23 @@ impl FastPathError {
 
 fn hint(cause: &io::Error) -> &'static str {
     match cause.raw_os_error() {
-        Some(libc) if libc == nix::libc::EPERM => " (needs CAP_SYS_ADMIN once, or a bpffs that is mounted already)",
-        Some(libc) if libc == nix::libc::ENODEV => " (this kernel has no BPF file system)",
+        Some(libc::EPERM) => " (needs CAP_SYS_ADMIN once, or a bpffs that is mounted already)",
+        Some(libc::ENODEV) => " (this kernel has no BPF file system)",
+        _ => "",
+    }
+}
+
+/// What usually explains that the kernel will not have a program or a map.
+fn refusal(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let errno = causes.filter_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error()).next();
+    match errno {
+        Some(libc::EPERM) => {
+            " (needs CAP_BPF and CAP_NET_ADMIN, and a seccomp filter and a kernel that let bpf through)"
+        }
+        Some(libc::ENOSYS) => " (this kernel was built without BPF, or a seccomp filter hides it)",
+        Some(libc::EINVAL | libc::EACCES | libc::E2BIG) => " (this kernel's verifier or map types may be too old)",
+        Some(libc::ENOMEM) => " (a smaller --max-flows takes less memory)",
         _ => "",
     }
 }
