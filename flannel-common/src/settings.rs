@@ -34,8 +34,8 @@ pub struct Settings {
     pub pod_rate: u32,
     /// UDP port of the tunnel, network byte order.
     pub port: u16,
-    /// Zero.
-    pub reserved: u16,
+    /// Packets of an unknown flow that pass before it is learned: what is over by then is not worth an entry.
+    pub patience: u16,
     /// Of the IPv4 overlay.
     pub v4: FamilySettings,
     /// Of the IPv6 overlay.

@@ -85,6 +85,22 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    /// Thirty-two bits of it, spread evenly enough to index a table; an attacker can make two alike.
+    #[inline]
+    pub const fn hash(&self) -> u32 {
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let (s, d) = (self.source.0, self.destination.0);
+        let mut hash = ((s[3] as u64) << 32 | d[3] as u64).wrapping_mul(ODD);
+        hash ^= (s[2] as u64) << 32 | d[2] as u64;
+        hash = (hash ^ (hash >> 29)).wrapping_mul(ODD);
+        hash ^= (s[1] as u64) << 32 | d[1] as u64;
+        hash ^= ((s[0] as u64) << 32 | d[0] as u64).rotate_left(17);
+        hash = (hash ^ (hash >> 31)).wrapping_mul(ODD);
+        hash ^= (self.source_port as u64) << 32 | (self.destination_port as u64) << 8 | self.protocol as u64;
+        hash = (hash ^ (hash >> 29)).wrapping_mul(ODD);
+        (hash >> 32) as u32
+    }
+
     /// The tuple of the answers.
     #[inline]
     #[must_use]

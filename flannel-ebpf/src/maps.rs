@@ -14,6 +14,8 @@ use flannel_ebpf::inner::{Inner, Mark};
 const FLOWS: usize = 65_536;
 const PEERS_MAX: usize = 16_384;
 const PODS_MAX: usize = 1_024;
+/// Slots, a power of two.
+const SIGHTINGS_MAX: u32 = 8_192;
 
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
@@ -31,6 +33,10 @@ static INGRESS: LruHashMap<Tuple, IngressFlow, FLOWS> = LruHashMap::new();
 static PENDING_EGRESS: PerCpuArray<Pending, 1> = PerCpuArray::new();
 #[btf_map]
 static PENDING_INGRESS: PerCpuArray<Pending, 1> = PerCpuArray::new();
+/// How often unknown flows have been seen lately on this CPU, by a hash of their tuple: the hash's upper 24 bits, and
+/// the count. Two flows that share a slot push each other out; then both are learned later.
+#[btf_map]
+static SIGHTINGS: PerCpuArray<u32, { SIGHTINGS_MAX as usize }> = PerCpuArray::new();
 /// Where an [`EgressFlow`] is put together: it would take half of the stack.
 #[btf_map]
 static EGRESS_DRAFT: PerCpuArray<EgressFlow, 1> = PerCpuArray::new();
@@ -46,6 +52,20 @@ pub(crate) struct Pending {
     ttl: u8,
     tos: u8,
     armed: u16,
+}
+
+/// Has the unknown flow been seen more often than `patience` lately? Counts this time as one.
+#[inline(always)]
+pub(crate) fn is_lasting(tuple: &Tuple, patience: u16) -> bool {
+    let hash = tuple.hash();
+    let Some(slot) = SIGHTINGS.get_ptr_mut(hash % SIGHTINGS_MAX) else { return false };
+    let tag = hash & !0xff;
+    // SAFETY: this CPU's slot, which no other program writes while this one runs: both run in softirq.
+    unsafe {
+        let seen = if *slot & !0xff == tag { *slot & 0xff } else { 0 };
+        *slot = tag | (seen + 1).min(0xff);
+        seen >= u32::from(patience)
+    }
 }
 
 /// Which way a packet goes through the host's stack.

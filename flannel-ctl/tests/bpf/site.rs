@@ -199,7 +199,7 @@ pub(crate) fn settings() -> Settings {
         drop_forged: 1,
         pod_rate: 1_000_000,
         port: PORT.to_be(),
-        reserved: 0,
+        patience: 0,
         v4: family(net(true)),
         v6: family(net(false)),
     }

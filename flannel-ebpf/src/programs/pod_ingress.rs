@@ -10,7 +10,7 @@ use flannel_ebpf::{
 
 use super::{Decision, lost, now};
 use crate::{
-    maps::{Way, egress_flow, forget_egress},
+    maps::{Way, egress_flow, forget_egress, is_lasting},
     packet::{Frame, Packet},
 };
 
@@ -71,7 +71,13 @@ fn known<'a>(
         Way::Egress.entered(packet.interface(), inner);
         Decision::from(counter)
     };
-    let flow = egress_flow(&inner.tuple).ok_or_else(|| unproved(Counter::EgressUnknown))?;
+    let Some(flow) = egress_flow(&inner.tuple) else {
+        if is_lasting(&inner.tuple, settings.patience) {
+            return Err(unproved(Counter::EgressUnknown));
+        }
+        Way::Egress.disarm();
+        return Err(Counter::EgressUnknown.into());
+    };
     // SAFETY: not reused before the program ends (RCU). Only counts are written, which may be lost to another CPU's.
     let flow = unsafe { &mut *flow };
     if flow.pod != packet.interface() {

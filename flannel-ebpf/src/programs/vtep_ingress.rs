@@ -3,13 +3,13 @@
 use flannel_ebpf::inner::{self, ETHERNET, IPV4, IPV6};
 
 use crate::{
-    maps::{Way, settings},
+    maps::{Way, ingress_flow, is_lasting, settings},
     packet::{Frame, Packet},
 };
 
 #[inline(always)]
 pub(super) fn remember(packet: Packet) -> Option<()> {
-    settings()?;
+    let settings = settings()?;
     let length = packet.length().wrapping_sub(ETHERNET);
     let inner = match packet.protocol() {
         IPV4 => {
@@ -22,6 +22,11 @@ pub(super) fn remember(packet: Packet) -> Option<()> {
         }
         _ => return None,
     };
-    Way::Ingress.entered(packet.interface(), &inner.ok()?);
+    let inner = inner.ok()?;
+    if ingress_flow(&inner.tuple).is_some() || is_lasting(&inner.tuple, settings.patience) {
+        Way::Ingress.entered(packet.interface(), &inner);
+    } else {
+        Way::Ingress.disarm();
+    }
     Some(())
 }

@@ -195,6 +195,9 @@ fn object_of(peer: &Peer) -> Object {
 fn encode(policy: &FastPathPolicy) -> Result<Settings, FastPathError> {
     /// How long a flow that sends one way only may do so after its last answer.
     const MEMORY: u64 = 600_000_000_000;
+    /// A request and its answer on a connection of their own are three packets each way, those aside that open and
+    /// close it: learning such a flow costs more than it saves, and takes the place of one that lasts.
+    const PATIENCE: u16 = 3;
     let family = |family: Option<FastFamily>| match family {
         Some(family) => flannel_common::FamilySettings {
             local: family.local.into(),
@@ -217,7 +220,7 @@ fn encode(policy: &FastPathPolicy) -> Result<Settings, FastPathError> {
         drop_forged: policy.drop_forged.into(),
         pod_rate: policy.pod_rate,
         port: policy.port.to_be(),
-        reserved: 0,
+        patience: PATIENCE,
         v4: family(policy.v4),
         v6: family(policy.v6),
     })
