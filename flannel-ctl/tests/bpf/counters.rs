@@ -38,9 +38,9 @@ pub(crate) const V6: &[bool] = &[false];
 
 /// What one packet in a test run cannot count as, and what shows it.
 const ELSEWHERE: &[(Counter, &str)] = &[
-    (Counter::EgressVlan, "a test run takes tags off the packet, but tells no program: live.rs sends one over a veth"),
+    (Counter::EgressVlan, "to a test run a tag is another protocol: kernel/live.rs sends one over a veth"),
     (Counter::Lost, "memory that runs out between two helpers: nothing can bring it about at will"),
-    (Counter::LearnFull, "an LRU map makes room unless all CPUs are at it: live.rs lets them"),
+    (Counter::LearnFull, "an LRU map makes room unless all CPUs are at it: kernel/live.rs lets them"),
 ];
 
 fn cases() -> Vec<Case> {

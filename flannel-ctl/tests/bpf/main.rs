@@ -8,6 +8,8 @@ mod egress;
 mod forgery;
 mod frame;
 mod ingress;
+mod instructions;
+mod kernel;
 mod learning;
 mod site;
 

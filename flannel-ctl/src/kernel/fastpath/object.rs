@@ -76,6 +76,13 @@ impl Programs {
         program.try_into().map_err(|_| missing)
     }
 
+    /// The same to look at.
+    pub(super) fn look(&self, hook: Hook) -> Result<&SchedClassifier, FastPathError> {
+        let missing = FastPathError::Missing(hook.program());
+        let Some(program) = self.bpf.program(hook.program()) else { return Err(missing) };
+        program.try_into().map_err(|_| missing)
+    }
+
     /// A map that is not pinned.
     pub(super) fn take_map(&mut self, name: &'static str) -> Result<Map, FastPathError> {
         self.bpf.take_map(name).ok_or(FastPathError::Missing(name))

@@ -71,7 +71,7 @@ impl Trial {
     }
 
     /// Runs a program once on this CPU.
-    pub fn run(&mut self, hook: Hook, packet: &[u8], context: Context) -> Result<Outcome, FastPathError> {
+    pub fn run(&self, hook: Hook, packet: &[u8], context: Context) -> Result<Outcome, FastPathError> {
         const ROOM: usize = 256;
         let mut out = vec![0; packet.len() + ROOM];
         let context = context.encode();
@@ -82,7 +82,7 @@ impl Trial {
             repeat: 1,
             ..TestRunOptions::default()
         };
-        let program = self.programs.get(hook)?;
+        let program = self.programs.look(hook)?;
         let result = program
             .test_run(options)
             .map_err(|cause| FastPathError::Program { program: hook.program(), cause: Box::new(cause) })?;
@@ -103,9 +103,9 @@ impl Trial {
     }
 
     /// How many instructions the verifier went through, where the kernel says so (5.16).
-    pub fn verified_instructions(&mut self, hook: Hook) -> Result<u32, FastPathError> {
+    pub fn verified_instructions(&self, hook: Hook) -> Result<u32, FastPathError> {
         let failed = |cause| FastPathError::Program { program: hook.program(), cause: Box::new(cause) };
-        let info = self.programs.get(hook)?.info().map_err(failed)?;
+        let info = self.programs.look(hook)?.info().map_err(failed)?;
         let unknown = || ProgramError::IOError(io::Error::from(io::ErrorKind::Unsupported));
         info.verified_instruction_count().ok_or_else(|| failed(unknown()))
     }
