@@ -76,10 +76,3 @@ pub(crate) fn wait_fast(node: &Node) {
             .unwrap();
     }
 }
-
-/// `bpftool net`: what is attached in the node's namespace, whoever attached it.
-pub(crate) fn attached(node: &Node) -> usize {
-    let text = node.netns().run("bpftool -j net").unwrap();
-    let shown: Value = serde_json::from_str(&text).unwrap();
-    shown[0]["tc"].as_array().unwrap().len()
-}

@@ -110,6 +110,11 @@ impl LinuxKernel {
 
     fn neighbour_notice(&mut self, gone: bool, neighbour: &Neighbour) -> Interpretation {
         let devices = self.devices();
+        if !gone && !neighbour.dated && neighbour.family == fdb::FAMILY {
+            // Before 6.13 each entry that is put is told of twice: by its device, and in general, without its destination
+            // (`rtnl_fdb_notify`, `net/core/rtnetlink.c`).
+            return Interpretation::Irrelevant;
+        }
         if let Some((key, object)) = classify::neighbour(devices, neighbour) {
             return Interpretation::Changed(key, (!gone && neighbour.is_permanent()).then_some(object));
         }

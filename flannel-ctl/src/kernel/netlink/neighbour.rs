@@ -27,6 +27,8 @@ pub struct Neighbour {
     pub mac: Option<Mac>,
     /// A forwarding entry with a port, VNI, device or nexthop group of its own.
     pub special: bool,
+    /// It says when the entry was used, as whoever keeps the entry always does.
+    pub dated: bool,
 }
 
 impl Neighbour {
@@ -40,11 +42,13 @@ impl Neighbour {
             ip: None,
             mac: None,
             special: false,
+            dated: false,
         };
         for (kind, value) in attributes(payload, BODY) {
             match kind {
                 libc::NDA_DST => neighbour.ip = ip(value),
                 libc::NDA_LLADDR => neighbour.mac = value.try_into().ok().map(Mac),
+                libc::NDA_CACHEINFO => neighbour.dated = true,
                 libc::NDA_PORT | libc::NDA_VNI | libc::NDA_IFINDEX | NDA_NH_ID => neighbour.special = true,
                 _ => {}
             }

@@ -2,8 +2,13 @@
 
 use std::sync::mpsc::{self, Receiver};
 
+use nix::libc;
+
 use super::*;
-use crate::kernel::{Interpretation, Notice, monitor, netlink::namespace::bridge};
+use crate::kernel::{
+    Interpretation, Notice, monitor,
+    netlink::{namespace::bridge, neighbour::Neighbour},
+};
 
 fn listen(lab: &Lab) -> Receiver<Notice> {
     let (notice_tx, notices) = mpsc::channel();
@@ -162,5 +167,21 @@ fn lost_notices_ask_for_a_full_look() {
     isolated(|| {
         let mut lab = lab();
         assert!(matches!(Kernel::interpret(&mut lab.kernel, Notice::Overflow), Interpretation::Resync(_)));
+    });
+}
+
+/// As kernels before 6.13 follow each forwarding entry that is put with.
+#[test]
+fn a_notice_of_a_forwarding_entry_that_does_not_say_where_it_leads_changes_nothing() {
+    isolated(|| {
+        let mut lab = lab();
+        lab.converge(&mesh(&lab, &[Family::V4], 1..=1));
+        let [bridge, permanent] = [libc::AF_BRIDGE, libc::NUD_PERMANENT.into()].map(|number| number.to_le_bytes()[0]);
+        let mut payload = [bridge, 0, 0, 0, 0, 0, 0, 0, permanent, 0, 2, 0, 10, 0, 2, 0, 2, 0, 0, 0, 0, 1, 0, 0];
+        payload[4..8].copy_from_slice(&lab.kernel.devices()[0].to_ne_bytes());
+        let neighbour = Neighbour::read(&payload).unwrap();
+        assert!(neighbour.is_permanent() && neighbour.mac == Some(Mac([2, 0, 0, 0, 0, 1])), "{neighbour:?}");
+        let meaning = Kernel::interpret(&mut lab.kernel, Notice::Neighbour { gone: false, neighbour });
+        assert_eq!(meaning, Interpretation::Irrelevant);
     });
 }
