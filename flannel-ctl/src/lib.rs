@@ -17,4 +17,3 @@ pub mod serve;
 pub mod source;
 pub mod state;
 pub mod store;
-pub mod traffic;

@@ -113,8 +113,11 @@ mod tests {
             change: 0,
             mtu: 1450,
             mac: None,
+            ethernet: true,
             kind: Some("vxlan".into()),
             vxlan: Some(vxlan),
+            master: 0,
+            lower: 0,
             leads_elsewhere: false,
             qdisc: None,
         }

@@ -185,6 +185,7 @@ fn fit(link: &LinkInfo, pick: &Pick<'_>, policy: &UplinkPolicy, families: &[Fami
         index: link.index,
         name: link.name.clone(),
         mtu: link.mtu,
+        ethernet: link.ethernet,
         v4: None,
         v6: None,
         public_v4: None,

@@ -103,8 +103,16 @@ pub fn filter_policy(settings: &Settings, network: &Network) -> Option<FilterPol
     let net = |family| network.range(family).map(|range| range.min);
     let v4 = net(Family::V4).and_then(|net| if let ipnet::IpNet::V4(net) = net { Some(net) } else { None });
     let v6 = net(Family::V6).and_then(|net| if let ipnet::IpNet::V6(net) = net { Some(net) } else { None });
-    let nowhere =
-        Uplink { index: 0, name: String::new(), mtu: 0, v4: None, v6: None, public_v4: None, public_v6: None };
+    let nowhere = Uplink {
+        index: 0,
+        name: String::new(),
+        mtu: 0,
+        ethernet: true,
+        v4: None,
+        v6: None,
+        public_v4: None,
+        public_v6: None,
+    };
     let facts = prepare::facts(settings, network, nowhere, Vteps::NONE, Subnet::new(v4, v6)?, false);
     match desire_own(&facts).remove(&Key::Filter) {
         Some(Object::Filter(policy)) => Some(*policy),

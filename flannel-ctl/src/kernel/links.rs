@@ -52,6 +52,7 @@ impl Links {
             .map(|link| LinkInfo {
                 index: link.index,
                 up: link.is_up(),
+                ethernet: link.ethernet,
                 mtu: link.mtu,
                 addresses: addresses.remove(&link.index).unwrap_or_default(),
                 name: link.name,

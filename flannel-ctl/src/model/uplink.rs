@@ -11,6 +11,8 @@ pub struct Uplink {
     pub name: String,
     /// Bytes of IP packet.
     pub mtu: u32,
+    /// Its packets have an Ethernet header; those of tunnels often do not.
+    pub ethernet: bool,
     /// Our own source addresses on it.
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<Ipv6Addr>,
@@ -28,6 +30,8 @@ pub struct LinkInfo {
     pub mtu: u32,
     /// Set up by the administrator (`IFF_UP`), whatever the carrier does.
     pub up: bool,
+    /// Its packets have an Ethernet header (`ARPHRD_ETHER`).
+    pub ethernet: bool,
     /// In the kernel's order.
     pub addresses: Vec<LinkAddress>,
 }

@@ -113,6 +113,11 @@ impl Facts {
             .filter_map(|family| Some((family, self.network.range(family)?, self.subnet.net(family)?)))
     }
 
+    /// Why no packet takes the fast path however well its programs work.
+    pub fn no_fast_path(&self) -> Option<&'static str> {
+        (!self.uplink.ethernet).then_some("the uplink's packets have no Ethernet header: all take the kernel path")
+    }
+
     fn guards(&self) -> bool {
         self.options.guard.is_some() && matches!(self.network.backend, Backend::Vxlan(_))
     }
@@ -145,8 +150,10 @@ pub fn desire_own(facts: &Facts) -> State {
     if let (Backend::Vxlan(vxlan), Some(options)) = (&facts.network.backend, facts.options.fast_path) {
         state.insert(Key::LiberalConntrack, Object::Setting(true));
         state.insert(Key::FastPath, Object::FastPath(Box::new(fast_path(facts, vxlan, options))));
-        let uplink = Key::Attachment(Place::Uplink(facts.uplink.index));
-        state.insert(uplink, Object::Attachment { mtu: 0 });
+        if facts.no_fast_path().is_none() {
+            let uplink = Key::Attachment(Place::Uplink(facts.uplink.index));
+            state.insert(uplink, Object::Attachment { mtu: 0 });
+        }
         for (family, _, _) in facts.families().filter(|(family, _, _)| local_address(&facts.uplink, *family).is_some())
         {
             state.insert(Key::Attachment(Place::Vtep(family)), Object::Attachment { mtu: 0 });
@@ -213,7 +220,7 @@ fn fast_path(facts: &Facts, vxlan: &VxlanConfig, options: FastOptions) -> FastPa
         })
     };
     FastPathPolicy {
-        enabled: options.enabled,
+        enabled: options.enabled && facts.no_fast_path().is_none(),
         vni: vxlan.vni,
         port: vxlan.port,
         drop_forged: facts.options.guard == Some(Guard::Drop),

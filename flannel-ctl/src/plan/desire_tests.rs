@@ -79,3 +79,30 @@ fn the_uplinks_address_is_the_tunnels_source_even_behind_nat() {
     let Object::Device(device) = &wanted(&facts, false, &[])[&Key::Device(Family::V4)] else { panic!("no device") };
     assert_eq!(device.local, IpAddr::from([10, 200, 1, 2]));
 }
+
+#[test]
+fn an_uplink_without_ethernet_gets_no_programs_and_no_flow_is_fast() {
+    let mut facts = facts(false);
+    facts.options.fast_path = Some(FastOptions { enabled: true, validity: Duration::from_secs(3), pod_rate: 100 });
+    let on = |facts: &Facts| match &wanted(facts, false, &[2])[&Key::FastPath] {
+        Object::FastPath(policy) => policy.enabled,
+        _ => panic!("no policy"),
+    };
+    let uplink = Key::Attachment(Place::Uplink(3));
+    assert!(on(&facts) && wanted(&facts, false, &[]).contains_key(&uplink));
+    facts.uplink.ethernet = false;
+    assert!(!on(&facts) && !wanted(&facts, false, &[]).contains_key(&uplink));
+}
+
+#[test]
+fn peers_say_whether_the_fast_path_may_send_them_ipv6() {
+    let mut facts = facts(true);
+    facts.options.fast_path = Some(FastOptions { enabled: true, validity: Duration::from_secs(3), pod_rate: 100 });
+    let takes = |state: &State, net: &str| match state[&Key::FastPeer(net.parse().unwrap())] {
+        Object::FastPeer { zero_checksum, .. } => zero_checksum,
+        _ => panic!("no peer"),
+    };
+    let flannels = wanted(&facts, true, &[2]);
+    assert!(takes(&flannels, "10.244.2.0/24"), "over IPv4 everybody does");
+    assert!(!takes(&flannels, "fc00:0:0:2::/64"));
+}

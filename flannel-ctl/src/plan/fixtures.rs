@@ -80,6 +80,7 @@ pub(crate) fn facts(dual: bool) -> Facts {
             index: 3,
             name: "eth0".into(),
             mtu: 1500,
+            ethernet: true,
             v4: Some([10, 200, 1, 2].into()),
             v6: dual.then(|| "fd00::1".parse().unwrap()),
             public_v4: Some([10, 200, 1, 2].into()),

@@ -2,7 +2,6 @@
 
 pub mod agent;
 mod burst;
-mod hits;
 pub mod host;
 pub mod inbox;
 mod reporting;

@@ -214,6 +214,10 @@ impl Memory {
         report.lease = (!world.is_fenced()).then(|| own_lease(&self.lease));
         report.uplink = Some(uplink(world));
         report.datapath.mtu = world.facts().pod_mtu();
+        let facts = world.facts();
+        if let Some(why) = facts.no_fast_path().filter(|_| facts.options.fast_path.is_some()) {
+            report.datapath.why = why.into();
+        }
         report.peers = PeerCounts {
             total: world.roster().peer_count() as u64,
             programmed: (world.roster().peer_count() - tally.peers) as u64,

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use flannel_common::{Counter, EgressFlow, FamilySettings, Settings, Tuple, state};
 use flannel_ebpf::{
     checksum, ecn,
-    inner::{self, Decline, ETHERNET, IPV4, IPV6, Inner, Mark},
+    inner::{self, Decline, ETHERNET, IPV4, IPV6, Inner},
     outer,
 };
 
@@ -37,19 +37,13 @@ pub(super) fn decide(packet: Packet, settings: &Settings) -> Result<Decision, De
     match packet.protocol() {
         IPV4 if settings.v4.enabled != 0 => {
             let frame: Frame<5> = packet.frame(0).ok_or(Counter::EgressMalformed)?;
-            let header = Mark::of_ipv4(&frame.ip, length);
-            let inner = inner::ipv4(&frame.ip, &frame.transport, length)
-                .map_err(|why| decline(packet, why))
-                .map_err(|why| passed(header, why))?;
+            let inner = inner::ipv4(&frame.ip, &frame.transport, length).map_err(|why| decline(packet, why))?;
             let flow = known(packet, settings, &settings.v4, &inner)?;
             v4(packet, settings, &frame, &inner, flow)
         }
         IPV6 if settings.v6.enabled != 0 => {
             let frame: Frame<10> = packet.frame(0).ok_or(Counter::EgressMalformed)?;
-            let header = Mark::of_ipv6(&frame.ip, length);
-            let inner = inner::ipv6(&frame.ip, &frame.transport, length)
-                .map_err(|why| decline(packet, why))
-                .map_err(|why| passed(header, why))?;
+            let inner = inner::ipv6(&frame.ip, &frame.transport, length).map_err(|why| decline(packet, why))?;
             let flow = known(packet, settings, &settings.v6, &inner)?;
             v6(packet, settings, &frame, &inner, flow)
         }
@@ -58,18 +52,11 @@ pub(super) fn decide(packet: Packet, settings: &Settings) -> Result<Decision, De
 }
 
 #[inline(always)]
-fn decline(packet: Packet, why: Decline) -> Counter {
+fn decline(packet: Packet, why: Decline) -> Decision {
     if let Decline::Control(tuple) = &why {
         forget_egress(tuple, packet.interface());
     }
-    why.egress()
-}
-
-/// Left to the stack, which may put it into the tunnel.
-#[inline(always)]
-fn passed(header: [u32; 2], why: Counter) -> Decision {
-    Way::Egress.passed(header, why);
-    why.into()
+    why.egress().into()
 }
 
 /// The packet's flow, if it may take the fast path now. If not, the packet is remembered on its way into the stack.
@@ -81,14 +68,15 @@ fn known<'a>(
     inner: &Inner,
 ) -> Result<&'a mut EgressFlow, Decision> {
     let unproved = |counter: Counter| {
-        Way::Egress.entered(packet.interface(), inner, counter);
+        Way::Egress.entered(packet.interface(), inner);
         Decision::from(counter)
     };
     let Some(flow) = egress_flow(&inner.tuple) else {
         if is_lasting(&inner.tuple, settings.patience) {
             return Err(unproved(Counter::EgressUnknown));
         }
-        return Err(passed([inner.mark.0[0], inner.mark.0[1]], Counter::EgressUnknown));
+        Way::Egress.disarm();
+        return Err(Counter::EgressUnknown.into());
     };
     // SAFETY: not reused before the program ends (RCU). Only counts are written, which may be lost to another CPU's.
     let flow = unsafe { &mut *flow };
@@ -105,7 +93,7 @@ fn known<'a>(
     let largest = if segment == 0 { inner.total } else { inner.headers + segment };
     // The outer lengths of what is cut later count all of it, in sixteen bits.
     if largest > family.mtu || inner.total > 0xffff - outer::ROOM_V6 {
-        return Err(passed([inner.mark.0[0], inner.mark.0[1]], Counter::EgressTooBig));
+        return Err(Counter::EgressTooBig.into());
     }
     Ok(flow)
 }
@@ -165,9 +153,7 @@ fn v4(
         ip: inner::forwarded_ipv4(&frame.ip, &flow.wire, inner.tos),
     };
 
-    packet
-        .grow(outer::ROOM_V4, true)
-        .map_err(|_| passed([inner.mark.0[0], inner.mark.0[1]], Counter::EgressRefused))?;
+    packet.grow(outer::ROOM_V4, true).map_err(|_| Counter::EgressRefused)?;
     packet.store(0, &headers, 0, size_of::<HeadersV4>() as u32).map_err(lost)?;
     finish(packet, ETHERNET + outer::ROOM_V4 + 20, &inner.tuple, inner.total, flow)
 }
@@ -216,9 +202,7 @@ fn v6(
         ip: inner::forwarded_ipv6(&frame.ip, &flow.wire, inner.tos),
     };
 
-    packet
-        .grow(outer::ROOM_V6, false)
-        .map_err(|_| passed([inner.mark.0[0], inner.mark.0[1]], Counter::EgressRefused))?;
+    packet.grow(outer::ROOM_V6, false).map_err(|_| Counter::EgressRefused)?;
     packet.store(0, &headers, 0, size_of::<HeadersV6>() as u32).map_err(lost)?;
     finish(packet, ETHERNET + outer::ROOM_V6 + 40, &inner.tuple, inner.total, flow)
 }

@@ -107,7 +107,9 @@ impl Packets {
 
     fn tshark(&self, display_filter: &str, arguments: &[&str]) -> Result<String> {
         let mut command = std::process::Command::new("tshark");
-        command.args(["-n", "-d", &format!("udp.port=={},vxlan", self.vxlan_port), "-r"]).arg(&self.file);
+        command.args(["-n", "-d", &format!("udp.port=={},vxlan", self.vxlan_port)]);
+        // Tunnels may leave it out (RFC 6935).
+        command.args(["-o", "udp.ignore_ipv6_zero_checksum:TRUE", "-r"]).arg(&self.file);
         if !display_filter.is_empty() {
             command.args(["-Y", display_filter]);
         }

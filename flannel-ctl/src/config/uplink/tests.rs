@@ -17,7 +17,7 @@ fn address(text: &str) -> LinkAddress {
 
 fn link(index: u32, name: &str, addresses: &[&str]) -> LinkInfo {
     let addresses = addresses.iter().map(|text| address(text)).collect();
-    LinkInfo { index, name: name.into(), mtu: 1500, up: true, addresses }
+    LinkInfo { index, name: name.into(), mtu: 1500, up: true, ethernet: true, addresses }
 }
 
 fn host() -> Vec<LinkInfo> {

@@ -10,7 +10,6 @@
 //! with them.
 
 mod attach;
-mod clock;
 mod conntrack;
 mod directory;
 mod error;
@@ -29,14 +28,11 @@ use ipnet::IpNet;
 use self::{directory::Directory, maps::Maps, object::Programs};
 pub use self::{
     error::FastPathError,
-    maps::{Sizes, counts, known_flows},
+    maps::{FlowTables, Sizes, counters},
     object::{EMBEDDED, Hook, probe},
 };
 use super::KernelError;
-use crate::{
-    model::{Family, FastFamily, FastPathPolicy, Key, Object, Op, Place, State},
-    traffic::Counts,
-};
+use crate::model::{Family, FastFamily, FastPathPolicy, Key, Object, Op, Place, State};
 
 /// The loaded programs and their maps.
 pub struct FastPath {
@@ -86,7 +82,7 @@ impl FastPath {
     /// The same, and the host as it was before there was a fast path.
     pub fn remove(directory: &Path) -> Result<Vec<String>, FastPathError> {
         let mut removed = Self::retire(directory)?;
-        let directory = Directory::at(directory);
+        let directory = Directory::existing(directory);
         if conntrack::restore(&directory)? {
             removed.push("the setting nf_conntrack_tcp_be_liberal=1".into());
         }
@@ -98,7 +94,7 @@ impl FastPath {
 
     /// How much is pinned below `directory`, of whichever version.
     pub fn pins(directory: &Path) -> Result<usize, FastPathError> {
-        Directory::at(directory).pins()
+        Directory::existing(directory).pins()
     }
 
     /// Every flow has to be proved again: something that flows depend on has changed.
@@ -108,11 +104,6 @@ impl FastPath {
         }
         self.settings.epoch = self.settings.epoch.wrapping_add(1);
         self.maps.write_settings(&self.settings)
-    }
-
-    /// All counters.
-    pub fn counts(&self) -> Result<Counts, FastPathError> {
-        maps::counts_in(&self.directory)
     }
 
     /// Adds what is there to `out`.

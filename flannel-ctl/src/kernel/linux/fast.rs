@@ -75,12 +75,12 @@ impl LinuxKernel {
     pub(super) fn list_pods(&mut self) -> Result<BTreeMap<u32, PodLink>, KernelError> {
         let attempt = |refusal: Refusal| explain("list the interfaces that lead to pods", &refusal, None);
         let uplink = self.scope.uplink;
-        let links = self.socket.dump(link::list(), |payload| {
-            Link::read(payload).filter(|link| {
-                link.kind.as_deref() == Some("veth") && link.leads_elsewhere && link.is_up() && link.index != uplink
-            })
+        let mut links = self.socket.dump(link::list(), Link::read).map_err(attempt)?;
+        let underlay = underlay(&links, uplink);
+        links.retain(|link| {
+            let leads_to_a_pod = link.kind.as_deref() == Some("veth") && link.leads_elsewhere;
+            leads_to_a_pod && link.is_up() && !underlay.contains(&link.index)
         });
-        let links = links.map_err(attempt)?;
         let shaped: BTreeSet<u32> = self
             .socket
             .dump(qdisc::list(), Qdisc::read)
@@ -107,6 +107,23 @@ impl LinuxKernel {
     fn indexes(&self) -> Indexes {
         Indexes { v4: self.device_index(Family::V4), v6: self.device_index(Family::V6) }
     }
+}
+
+/// The uplink and what it is made of: ports of a bridge, the device under a VLAN. In a node that is a container itself
+/// they are veths whose other end is elsewhere, as pods' are.
+fn underlay(links: &[Link], uplink: u32) -> BTreeSet<u32> {
+    let mut underlay = BTreeSet::from([uplink]);
+    let mut new = vec![uplink];
+    while let Some(upper) = new.pop() {
+        let ports = links.iter().filter(|link| link.master == upper).map(|link| link.index);
+        let below = links.iter().filter(|link| link.index == upper && link.lower != 0).map(|link| link.lower);
+        for index in ports.chain(below) {
+            if underlay.insert(index) {
+                new.push(index);
+            }
+        }
+    }
+    underlay
 }
 
 /// Flows that were proved before this change may not be right after it.

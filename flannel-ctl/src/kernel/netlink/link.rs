@@ -39,10 +39,16 @@ pub struct Link {
     pub change: u32,
     pub mtu: u32,
     pub mac: Option<Mac>,
+    /// Its packets have an Ethernet header (`ARPHRD_ETHER`).
+    pub ethernet: bool,
     /// "vxlan", "bridge"...; plain hardware has none.
     pub kind: Option<String>,
     /// Present if the kind is vxlan.
     pub vxlan: Option<Vxlan>,
+    /// Bridge or the like that it is a port of; 0 is none.
+    pub master: u32,
+    /// Device of this namespace that it sits on, as a VLAN does; 0 is none.
+    pub lower: u32,
     /// Its other end is in another network namespace.
     pub leads_elsewhere: bool,
     /// Kind of its root queueing discipline.
@@ -80,8 +86,11 @@ impl Link {
             change: u32_at(payload, 12)?,
             mtu: 0,
             mac: None,
+            ethernet: u16_at(payload, 2)? == libc::ARPHRD_ETHER,
             kind: None,
             vxlan: None,
+            master: 0,
+            lower: 0,
             leads_elsewhere: false,
             qdisc: None,
         };
@@ -91,10 +100,15 @@ impl Link {
                 libc::IFLA_MTU => link.mtu = u32_at(value, 0)?,
                 libc::IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
                 libc::IFLA_LINKINFO => link.read_info(value),
+                libc::IFLA_MASTER => link.master = u32_at(value, 0)?,
+                libc::IFLA_LINK => link.lower = u32_at(value, 0)?,
                 libc::IFLA_LINK_NETNSID => link.leads_elsewhere = true,
                 libc::IFLA_QDISC => link.qdisc = Some(text(value)),
                 _ => {}
             }
+        }
+        if link.leads_elsewhere {
+            link.lower = 0;
         }
         Some(link)
     }
