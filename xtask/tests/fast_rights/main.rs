@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helper functions are tests too")]
 
 #[path = "../fast_life/pins.rs"]
+#[expect(dead_code, reason = "what else is seen of pins is for others")]
 mod pins;
 
 use std::{

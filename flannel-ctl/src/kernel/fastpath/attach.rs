@@ -144,7 +144,7 @@ fn pins(directory: &Directory) -> Result<Vec<(PathBuf, Hook, u32)>, FastPathErro
     Ok(found)
 }
 
-fn place(hook: Hook, index: u32, indexes: Indexes) -> Option<Place> {
+pub(super) fn place(hook: Hook, index: u32, indexes: Indexes) -> Option<Place> {
     match hook {
         Hook::UplinkIngress | Hook::UplinkEgress => Some(Place::Uplink(index)),
         Hook::PodIngress | Hook::PodEgress => Some(Place::Pod(index)),

@@ -22,12 +22,16 @@ pub enum FastPathError {
     Load(#[source] Box<EbpfError>),
     #[error("load BPF program {program}: {}{}", chain(.cause), refusal(&**.cause))]
     Program { program: &'static str, cause: Box<ProgramError> },
+    #[error("this is Linux {0}, and only from 5.13 on can BPF programs encapsulate whole Ethernet frames")]
+    TooOld(String),
     #[error("the BPF object has no {0}")]
     Missing(&'static str),
     #[error("{what} BPF map {map}: {}", chain(.cause))]
     Map { what: &'static str, map: &'static str, cause: Box<MapError> },
     #[error("attach BPF program {program} to {interface}: {}", chain(.cause))]
     Attach { program: &'static str, interface: String, cause: Box<ProgramError> },
+    #[error("{what} interface {interface}: {answer}")]
+    Filter { what: &'static str, interface: u32, answer: String, cause: io::Error },
     #[error("look at the BPF link {}: {}", .path.display(), chain(.cause))]
     Link { path: PathBuf, cause: Box<LinkError> },
     #[error("pin {}: {}", .path.display(), chain(.cause))]
@@ -49,13 +53,17 @@ impl FastPathError {
 
     fn io(&self) -> Option<&io::Error> {
         match self {
-            Self::Directory { cause, .. } | Self::NoInterface { cause, .. } | Self::Sysctl { cause, .. } => Some(cause),
+            Self::Directory { cause, .. }
+            | Self::NoInterface { cause, .. }
+            | Self::Sysctl { cause, .. }
+            | Self::Filter { cause, .. } => Some(cause),
             Self::Attach { cause, .. } | Self::Program { cause, .. } => match &**cause {
                 ProgramError::SyscallError(error) => Some(&error.io_error),
                 ProgramError::LoadError { io_error, .. } => Some(io_error),
                 _ => None,
             },
             Self::NotEmbedded
+            | Self::TooOld(_)
             | Self::Stranger { .. }
             | Self::Load(_)
             | Self::Missing(_)

@@ -3,16 +3,21 @@
 //! Everything is pinned below one directory, so that it goes on without a daemon:
 //!
 //! - `maps-vN/NAME`: the maps, N being [`flannel_common::LAYOUT`]
-//! - `links/HOOK-INDEX`: the attachment of one program to one interface
+//! - `links/HOOK-INDEX`: the attachment of one program to one interface; before Linux 6.6 the kernel keeps that as a
+//!   filter of the interface instead
 //!
 //! A daemon that starts loads its own programs on the maps that are there, and puts them in the old ones' place
 //! attachment by attachment, each atomically. Maps of another layout or size are left to the old programs and vanish
 //! with them.
 
 mod attach;
+mod clsact;
 mod conntrack;
 mod directory;
 mod error;
+mod hooks;
+#[cfg(test)]
+mod hooks_tests;
 mod link_info;
 mod maps;
 mod object;
@@ -25,7 +30,7 @@ use std::{collections::BTreeMap, path::Path};
 use flannel_common::{Address, Peer, PodInterface, Settings};
 use ipnet::IpNet;
 
-use self::{directory::Directory, maps::Maps, object::Programs};
+use self::{directory::Directory, hooks::Hooks, maps::Maps, object::Programs};
 pub use self::{
     error::FastPathError,
     maps::{FlowTables, Sizes, counters},
@@ -37,6 +42,7 @@ use crate::model::{Family, FastFamily, FastPathPolicy, Key, Object, Op, Place, S
 /// The loaded programs and their maps.
 pub struct FastPath {
     directory: Directory,
+    hooks: Hooks,
     programs: Programs,
     maps: Maps,
     /// As written last.
@@ -69,14 +75,19 @@ impl FastPath {
         let (programs, maps) = object::load(&directory, sizes)?;
         let settings = maps.settings()?;
         let peers = maps.peers()?;
-        Ok(Self { directory, programs, maps, settings, policy: None, peers })
+        Ok(Self { directory, hooks: Hooks::of_this_kernel(), programs, maps, settings, policy: None, peers })
     }
 
     /// Detaches and forgets the programs and maps below `directory`, of whichever version. What was removed, in words.
     ///
     /// Connection tracking stays liberal: it has not seen all of the connections that go on.
     pub fn retire(directory: &Path) -> Result<Vec<String>, FastPathError> {
-        directory::remove(directory)
+        let mut removed = directory::remove(directory)?;
+        match clsact::remove()? {
+            0 => {}
+            interfaces => removed.push(format!("the BPF filters of {interfaces} interfaces")),
+        }
+        Ok(removed)
     }
 
     /// The same, and the host as it was before there was a fast path.
@@ -117,7 +128,7 @@ impl FastPath {
         if let Some(policy) = &self.policy {
             out.insert(Key::FastPath, Object::FastPath(Box::new(policy.clone())));
         }
-        for (place, attached) in attach::places(&self.directory, indexes)? {
+        for (place, attached) in self.hooks.places(&self.directory, indexes)? {
             let mtu = match place {
                 Place::Pod(index) => self
                     .maps
@@ -171,13 +182,13 @@ impl FastPath {
                 if let Place::Pod(index) = place {
                     self.maps.put_pod(*index, PodInterface { since: 0, learned: 0, mtu: *mtu })?;
                 }
-                attach::attach(&self.directory, &mut self.programs, *place, indexes.of(*place))
+                self.hooks.attach(&self.directory, &mut self.programs, *place, indexes.of(*place))
             }
             (Key::Attachment(place), None) => {
                 if let Place::Pod(index) = place {
                     self.maps.remove_pod(*index)?;
                 }
-                attach::detach(&self.directory, *place, indexes)
+                self.hooks.detach(&self.directory, *place, indexes)
             }
             (Key::LiberalConntrack, Some(Object::Setting(on))) => conntrack::set_liberal(*on, &self.directory),
             // It goes back when everything goes.

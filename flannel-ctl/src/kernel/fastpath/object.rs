@@ -1,11 +1,12 @@
 //! The BPF object that is part of the binary.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use aya::{
     EbpfLoader,
     maps::Map,
     programs::{SchedClassifier, TcAttachType},
+    util::KernelVersion,
 };
 
 use super::{
@@ -96,7 +97,8 @@ impl Programs {
 
 /// Would the kernel take the programs? Leaves nothing behind.
 pub fn probe() -> Result<(), FastPathError> {
-    load_unpinned(Sizes { flows: 1024, peers: 16, pods: 16 }).map(drop)
+    load_unpinned(Sizes { flows: 1024, peers: 16, pods: 16 })?;
+    can_encapsulate()
 }
 
 /// The programs on maps that go away with them.
@@ -124,8 +126,20 @@ pub(super) fn load(directory: &Directory, sizes: Sizes) -> Result<(Programs, Map
     }
     let bpf = loader.load(OBJECT).map_err(|error| FastPathError::Load(Box::new(error)))?;
     let programs = verified(bpf)?;
+    can_encapsulate()?;
     directory.forget_other_layouts()?;
     Ok((programs, Maps::open(directory)?))
+}
+
+/// Older kernels take the programs, and refuse `BPF_F_ADJ_ROOM_ENCAP_L2_ETH` with every packet.
+fn can_encapsulate() -> Result<(), FastPathError> {
+    match KernelVersion::current() {
+        Ok(version) if version < KernelVersion::new(5, 13, 0) => {
+            let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+            Err(FastPathError::TooOld(release.trim().into()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn verified(bpf: aya::Ebpf) -> Result<Programs, FastPathError> {

@@ -11,6 +11,7 @@ use crate::{
         fastpath::Indexes,
         netlink::{
             fdb,
+            filter::{self, Direction, Filter},
             link::{self, Link},
             neighbour::Neighbour,
             qdisc::{self, Qdisc},
@@ -86,14 +87,19 @@ impl LinuxKernel {
             .dump(qdisc::list(), Qdisc::read)
             .map_err(attempt)?
             .into_iter()
-            .filter(|qdisc| qdisc.is_ingress())
+            .filter(Qdisc::is_ingress)
             .map(|qdisc| qdisc.interface)
             .collect();
+        let filtered = links
+            .iter()
+            .filter(|link| shaped.contains(&link.index))
+            .map(|link| Ok((link.index, self.is_filtered_by_others(link.index).map_err(attempt)?)))
+            .collect::<Result<BTreeMap<u32, bool>, KernelError>>()?;
         Ok(links
             .into_iter()
             .map(|link| {
                 let spared = match link.qdisc.as_deref() {
-                    Some("noqueue") | None if shaped.contains(&link.index) => {
+                    Some("noqueue") | None if filtered.get(&link.index) == Some(&true) => {
                         Some("somebody filters what comes in (an ingress or clsact queueing discipline)")
                     }
                     Some("noqueue" | "noop") | None => None,
@@ -102,6 +108,18 @@ impl LinuxKernel {
                 (link.index, PodLink { name: link.name, mtu: link.mtu, spared })
             })
             .collect())
+    }
+
+    /// A queueing discipline alone does nothing, and before Linux 6.6 it may be there for our programs.
+    fn is_filtered_by_others(&mut self, interface: u32) -> Result<bool, Refusal> {
+        for direction in Direction::BOTH {
+            match self.socket.dump(filter::list(interface, direction), Filter::read) {
+                Ok(filters) if filters.iter().any(|filter| filter.ours().is_none()) => return Ok(true),
+                Err(refusal) if refusal.errno != Errno::ENODEV => return Err(refusal),
+                _ => {}
+            }
+        }
+        Ok(false)
     }
 
     fn indexes(&self) -> Indexes {

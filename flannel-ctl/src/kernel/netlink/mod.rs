@@ -7,6 +7,7 @@
 pub mod address;
 pub(crate) mod channel;
 pub mod fdb;
+pub(crate) mod filter;
 pub mod link;
 pub mod neighbour;
 pub mod nexthop;

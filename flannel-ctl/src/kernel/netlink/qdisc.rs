@@ -5,9 +5,9 @@ use nix::libc;
 use super::wire::{Request, attributes, text, u32_at};
 
 /// Length of `struct tcmsg` (`linux/rtnetlink.h`).
-const BODY: usize = 20;
+pub(super) const BODY: usize = 20;
 /// `TCA_KIND` (`linux/rtnetlink.h`).
-const KIND: u16 = 1;
+pub(super) const KIND: u16 = 1;
 
 /// One queueing discipline of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
