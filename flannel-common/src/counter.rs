@@ -105,7 +105,7 @@ counters! {
     IngressForged = 35, "ingress_forged";
     /// Ingress: the kernel would not strip the outer headers.
     IngressRefused = 36, "ingress_refused";
-    /// Stripped or filled, and then lost for want of memory. Dropped.
+    /// Stripped or filled, and then lost for want of memory, or because its flow gave way to another meanwhile. Dropped.
     Lost = 37, "lost";
 
     /// Learning: a flow into the tunnel was proved.

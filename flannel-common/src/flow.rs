@@ -29,6 +29,12 @@ pub struct Use {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct EgressFlow {
+    /// Its key: elements of a map are reused at once while other CPUs read them. Whoever has read what he needs sees by
+    /// this, [`Self::filled`] and [`Self::filled_too`] whether it was this flow's. They are at both ends, since the kernel
+    /// copies forwards or backwards.
+    pub sent: Tuple,
+    /// When the element was filled, nanoseconds of the monotonic clock.
+    pub filled: u64,
     /// Proved until then, nanoseconds of the monotonic clock.
     pub expires: u64,
     /// [`crate::Settings::epoch`] at the proof.
@@ -50,6 +56,8 @@ pub struct EgressFlow {
     pub header: [u32; HEADER_WORDS],
     /// Age and use.
     pub used: Use,
+    /// The same as [`Self::filled`].
+    pub filled_too: u64,
 }
 
 /// Words of [`EgressFlow::header`]: enough for IPv6, 2 + 14 + 40 + 8 + 8 + 14 octets and two to round up.
@@ -59,6 +67,10 @@ pub const HEADER_WORDS: usize = 22;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct IngressFlow {
+    /// Its key, as in [`EgressFlow::sent`].
+    pub arriving: Tuple,
+    /// As in [`EgressFlow::filled`].
+    pub filled: u64,
     /// Proved until then, nanoseconds of the monotonic clock.
     pub expires: u64,
     /// [`crate::Settings::epoch`] at the proof.
@@ -77,6 +89,8 @@ pub struct IngressFlow {
     pub ethernet: [u16; 8],
     /// Age and use.
     pub used: Use,
+    /// The same as [`Self::filled`].
+    pub filled_too: u64,
 }
 
 /// Bits of a flow's state.

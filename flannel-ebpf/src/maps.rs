@@ -97,8 +97,7 @@ impl Way {
         }
     }
 
-    /// Something else is about to leave on this CPU that has not been through the stack: it is not to be taken for what
-    /// entered last, which may have been dropped.
+    /// Another packet comes along on this CPU: it is not to be taken for what entered last, which may have been dropped.
     #[inline(always)]
     pub(crate) fn disarm(self) {
         if let Some(slot) = self.pending() {
@@ -175,6 +174,31 @@ pub(crate) fn egress_flow(tuple: &Tuple) -> Option<*mut EgressFlow> {
 #[inline(always)]
 pub(crate) fn ingress_flow(tuple: &Tuple) -> Option<*mut IngressFlow> {
     INGRESS.get_ptr_mut(tuple)
+}
+
+/// Is this still the flow of `tuple` that was filled at the time `filled`, and was it all the while? An element that LRU
+/// evicts, or that somebody removes, is filled anew at once, from one end to the other, while others may be reading it.
+/// `key` and `times` are the fields at both ends of the flow. Ask behind the last helper that took something of it: helpers
+/// are what keeps the order.
+#[inline(always)]
+pub(crate) fn is_still(key: *const Tuple, tuple: &Tuple, times: [*const u64; 2], filled: u64) -> bool {
+    let words = key.cast::<u32>();
+    // SAFETY: a tuple is ten words without padding; the memory lives as long as the map, whoever's it is.
+    let now = |word: usize| unsafe { words.add(word).read_volatile() };
+    let [a, b] = tuple.source_port.to_ne_bytes();
+    let [c, d] = tuple.destination_port.to_ne_bytes();
+    let mut difference = now(8) ^ u32::from_ne_bytes([a, b, c, d]) | now(9) ^ tuple.protocol;
+    for word in 0..4 {
+        difference |= now(word) ^ tuple.source.0[word] | now(4 + word) ^ tuple.destination.0[word];
+    }
+    difference == 0 && now_in(times[0]) == filled && now_in(times[1]) == filled
+}
+
+/// A field of a flow as it is now.
+#[inline(always)]
+pub(crate) fn now_in(field: *const u64) -> u64 {
+    // SAFETY: the memory lives as long as the map.
+    unsafe { field.read_volatile() }
 }
 
 /// Where to put an egress flow together.

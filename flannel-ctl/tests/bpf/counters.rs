@@ -39,7 +39,10 @@ pub(crate) const V6: &[bool] = &[false];
 /// What one packet in a test run cannot count as, and what shows it.
 const ELSEWHERE: &[(Counter, &str)] = &[
     (Counter::EgressVlan, "to a test run a tag is another protocol: kernel/live.rs sends one over a veth"),
-    (Counter::Lost, "memory that runs out between two helpers: nothing can bring it about at will"),
+    (
+        Counter::Lost,
+        "memory that runs out between two helpers cannot be brought about at will; races.rs changes flows under way",
+    ),
     (Counter::LearnFull, "an LRU map makes room unless all CPUs are at it: kernel/live.rs lets them"),
 ];
 

@@ -11,6 +11,7 @@ mod ingress;
 mod instructions;
 mod kernel;
 mod learning;
+mod races;
 mod site;
 
 use flannel_ctl::kernel::fastpath;

@@ -73,6 +73,9 @@ fn prove(
         within_rate(pod, settings, now)?;
     }
     let flow = IngressFlow {
+        arriving: *wire,
+        filled: now,
+        filled_too: now,
         expires: now + settings.validity,
         epoch: settings.epoch,
         pod: interface,

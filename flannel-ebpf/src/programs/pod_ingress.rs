@@ -10,7 +10,7 @@ use flannel_ebpf::{
 
 use super::{Decision, lost, now};
 use crate::{
-    maps::{Way, egress_flow, forget_egress, is_lasting},
+    maps::{Way, egress_flow, forget_egress, is_lasting, is_still, now_in},
     packet::{Frame, Packet},
 };
 
@@ -30,6 +30,7 @@ struct HeadersV6 {
 
 #[inline(always)]
 pub(super) fn decide(packet: Packet, settings: &Settings) -> Result<Decision, Decision> {
+    Way::Egress.disarm();
     if packet.has_vlan_tag() {
         return Err(Counter::EgressVlan.into());
     }
@@ -66,7 +67,7 @@ fn known<'a>(
     settings: &Settings,
     family: &FamilySettings,
     inner: &Inner,
-) -> Result<&'a mut EgressFlow, Decision> {
+) -> Result<(&'a mut EgressFlow, u64), Decision> {
     let unproved = |counter: Counter| {
         Way::Egress.entered(packet.interface(), inner);
         Decision::from(counter)
@@ -75,11 +76,12 @@ fn known<'a>(
         if is_lasting(&inner.tuple, settings.patience) {
             return Err(unproved(Counter::EgressUnknown));
         }
-        Way::Egress.disarm();
         return Err(Counter::EgressUnknown.into());
     };
-    // SAFETY: not reused before the program ends (RCU). Only counts are written, which may be lost to another CPU's.
+    // SAFETY: the memory lives as long as the map. It may become another flow's meanwhile, which `is_still` tells in the
+    // end. Only counts are written, which may be lost.
     let flow = unsafe { &mut *flow };
+    let filled = now_in(&raw const flow.filled);
     if flow.pod != packet.interface() {
         return Err(unproved(Counter::EgressMoved));
     }
@@ -95,7 +97,7 @@ fn known<'a>(
     if largest > family.mtu || inner.total > 0xffff - outer::ROOM_V6 {
         return Err(Counter::EgressTooBig.into());
     }
-    Ok(flow)
+    Ok((flow, filled))
 }
 
 /// UDP source port as it lies in memory: by the flow hash where there is one, or else the one that the kernel gave the
@@ -115,7 +117,7 @@ fn v4(
     settings: &Settings,
     frame: &Frame<5>,
     inner: &Inner,
-    flow: &mut EgressFlow,
+    (flow, filled): (&mut EgressFlow, u64),
 ) -> Result<Decision, Decision> {
     let tos = u32::from(ecn::encapsulate(inner.tos));
     let total = inner.total + outer::ROOM_V4;
@@ -155,7 +157,7 @@ fn v4(
 
     packet.grow(outer::ROOM_V4, true).map_err(|_| Counter::EgressRefused)?;
     packet.store(0, &headers, 0, size_of::<HeadersV4>() as u32).map_err(lost)?;
-    finish(packet, ETHERNET + outer::ROOM_V4 + 20, &inner.tuple, inner.total, flow)
+    finish(packet, ETHERNET + outer::ROOM_V4 + 20, &inner.tuple, inner.total, (flow, filled))
 }
 
 #[inline(always)]
@@ -165,7 +167,7 @@ fn v6(
     settings: &Settings,
     frame: &Frame<10>,
     inner: &Inner,
-    flow: &mut EgressFlow,
+    (flow, filled): (&mut EgressFlow, u64),
 ) -> Result<Decision, Decision> {
     let class = u32::from(ecn::encapsulate(inner.tos));
     let payload = u32::from(((inner.total + outer::ROOM_V6 - 40) as u16).to_be());
@@ -204,7 +206,7 @@ fn v6(
 
     packet.grow(outer::ROOM_V6, false).map_err(|_| Counter::EgressRefused)?;
     packet.store(0, &headers, 0, size_of::<HeadersV6>() as u32).map_err(lost)?;
-    finish(packet, ETHERNET + outer::ROOM_V6 + 40, &inner.tuple, inner.total, flow)
+    finish(packet, ETHERNET + outer::ROOM_V6 + 40, &inner.tuple, inner.total, (flow, filled))
 }
 
 /// How far to shift for the first two octets of a word in memory, and for the last two.
@@ -219,13 +221,16 @@ fn finish(
     transport: u32,
     sent: &Tuple,
     total: u32,
-    flow: &mut EgressFlow,
+    (flow, filled): (&mut EgressFlow, u64),
 ) -> Result<Decision, Decision> {
     if flow.state & state::TRANSLATED != 0 {
         packet.translate(transport, sent, &flow.wire).map_err(lost)?;
     }
+    let verdict = Packet::out_of(flow.uplink);
+    if !is_still(&raw const flow.sent, sent, [&raw const flow.filled, &raw const flow.filled_too], filled) {
+        return Err(Decision::Drop(Counter::Lost));
+    }
     flow.used.packets += 1;
     flow.used.bytes += u64::from(total);
-    Way::Egress.disarm();
-    Ok(Decision::Take(Counter::EgressFast, Packet::out_of(flow.uplink)))
+    Ok(Decision::Take(Counter::EgressFast, verdict))
 }

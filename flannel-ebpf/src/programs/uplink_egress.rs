@@ -183,6 +183,9 @@ fn prove(packet: Packet, settings: &Settings, pending: &Pending, inner: &Inner, 
     } else {
         within_rate(pod, settings, now)?;
     }
+    draft.sent = *sent;
+    draft.filled = now;
+    draft.filled_too = now;
     draft.expires = now + settings.validity;
     draft.epoch = settings.epoch;
     draft.pod = interface;

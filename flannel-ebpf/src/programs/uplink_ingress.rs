@@ -9,7 +9,7 @@ use flannel_ebpf::{
 
 use super::{Decision, lost, now};
 use crate::{
-    maps::{forget_ingress, ingress_flow, peer_of},
+    maps::{forget_ingress, ingress_flow, is_still, now_in, peer_of},
     packet::{Frame, Packet, Tunnel},
 };
 
@@ -41,13 +41,13 @@ fn v4(packet: Packet, settings: &Settings) -> Result<Decision, Decision> {
     check_frame(&frame.ethernet, family, IPV4)?;
     let inner =
         inner::ipv4(&frame.ip, &frame.transport, length.wrapping_sub(INNER)).map_err(|why| decline(&outer, why))?;
-    let flow = known(packet, settings, family, &outer, &inner)?;
+    let (flow, filled) = known(packet, settings, family, &outer, &inner)?;
     let tos = ecn::decapsulate(outer.tos, inner.tos).ok_or(Counter::IngressEcn)?;
     let headers =
         Headers { ethernet: ethernet(flow, IPV4), ip: inner::forwarded_ipv4(&frame.ip, &flow.delivered, tos) };
     packet.shrink(INNER).map_err(|_| Counter::IngressRefused)?;
     packet.store(0, &headers, 2, ETHERNET + 20).map_err(lost)?;
-    finish(packet, ETHERNET + 20, &inner.tuple, inner.total, flow)
+    finish(packet, ETHERNET + 20, &inner.tuple, inner.total, (flow, filled))
 }
 
 #[inline(always)]
@@ -62,13 +62,13 @@ fn v6(packet: Packet, settings: &Settings) -> Result<Decision, Decision> {
     check_frame(&frame.ethernet, family, IPV6)?;
     let inner =
         inner::ipv6(&frame.ip, &frame.transport, length.wrapping_sub(INNER)).map_err(|why| decline(&outer, why))?;
-    let flow = known(packet, settings, family, &outer, &inner)?;
+    let (flow, filled) = known(packet, settings, family, &outer, &inner)?;
     let tos = ecn::decapsulate(outer.tos, inner.tos).ok_or(Counter::IngressEcn)?;
     let headers =
         Headers { ethernet: ethernet(flow, IPV6), ip: inner::forwarded_ipv6(&frame.ip, &flow.delivered, tos) };
     packet.shrink(INNER).map_err(|_| Counter::IngressRefused)?;
     packet.store(0, &headers, 2, ETHERNET + 40).map_err(lost)?;
-    finish(packet, ETHERNET + 40, &inner.tuple, inner.total, flow)
+    finish(packet, ETHERNET + 40, &inner.tuple, inner.total, (flow, filled))
 }
 
 #[inline(always)]
@@ -125,12 +125,14 @@ fn known<'a>(
     family: &FamilySettings,
     outer: &Outer,
     inner: &Inner,
-) -> Result<&'a mut IngressFlow, Decision> {
+) -> Result<(&'a mut IngressFlow, u64), Decision> {
     let Some(flow) = ingress_flow(&inner.tuple) else {
         return Err(unknown(settings, family, outer, inner));
     };
-    // SAFETY: not reused before the program ends (RCU). Only counts are written, which may be lost to another CPU's.
+    // SAFETY: the memory lives as long as the map. It may become another flow's meanwhile, which `is_still` tells in the
+    // end. Only counts are written, which may be lost.
     let flow = unsafe { &mut *flow };
+    let filled = now_in(&raw const flow.filled);
     if flow.outer != outer.source {
         return Err(unknown(settings, family, outer, inner));
     }
@@ -145,7 +147,7 @@ fn known<'a>(
     if largest > flow.mtu {
         return Err(Counter::IngressTooBig.into());
     }
-    Ok(flow)
+    Ok((flow, filled))
 }
 
 /// Of an unknown flow all that can be said is whether it comes from the node that it may come from. Where nobody has
@@ -177,12 +179,16 @@ fn finish(
     transport: u32,
     arrived: &Tuple,
     total: u32,
-    flow: &mut IngressFlow,
+    (flow, filled): (&mut IngressFlow, u64),
 ) -> Result<Decision, Decision> {
     if flow.state & state::TRANSLATED != 0 {
         packet.translate(transport, arrived, &flow.delivered).map_err(lost)?;
     }
+    let verdict = Packet::to_peer_of(flow.pod);
+    if !is_still(&raw const flow.arriving, arrived, [&raw const flow.filled, &raw const flow.filled_too], filled) {
+        return Err(Decision::Drop(Counter::Lost));
+    }
     flow.used.packets += 1;
     flow.used.bytes += u64::from(total);
-    Ok(Decision::Take(Counter::IngressFast, Packet::to_peer_of(flow.pod)))
+    Ok(Decision::Take(Counter::IngressFast, verdict))
 }

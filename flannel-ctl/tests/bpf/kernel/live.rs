@@ -37,7 +37,7 @@ fn a_tagged_packet_is_the_kernels() {
         site.trial.attach(Hook::PodIngress, "pod0").unwrap();
         let mut frame = net(true).sent(UDP).frame();
         frame.splice(12..12, [0x81, 0x00, 0, 5]);
-        rig.from_pod(&frame);
+        rig.pod_sends(&frame);
         wait::until("the tag to be counted", wait::SHORT, || (count(site, Counter::EgressVlan) == 1).then_some(()))
             .unwrap();
     });

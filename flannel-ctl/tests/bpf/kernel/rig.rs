@@ -87,13 +87,13 @@ impl Rig {
     }
 
     /// The pod sends a frame.
-    pub(super) fn from_pod(&self, frame: &[u8]) {
+    pub(super) fn pod_sends(&self, frame: &[u8]) {
         self.pod.send(frame).unwrap();
     }
 
     /// What the kernel sends on the wire for a frame that the pod sends.
     pub(super) fn through_the_tunnel(&self, frame: &[u8]) -> Vec<u8> {
-        self.from_pod(frame);
+        self.pod_sends(frame);
         self.wire.next(|frame| frame.get(23) == Some(&17) || frame.get(20) == Some(&17))
     }
 
