@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 use aya::{
     EbpfLoader,
     maps::Map,
-    programs::{SchedClassifier, TcAttachType},
+    programs::{ProgramError, SchedClassifier, TcAttachType},
     util::KernelVersion,
 };
 
@@ -147,9 +147,22 @@ fn verified(bpf: aya::Ebpf) -> Result<Programs, FastPathError> {
     for hook in Hook::ALL {
         let failed = |cause| FastPathError::Program { program: hook.program(), cause: Box::new(cause) };
         let program = programs.get(hook)?;
-        program.load().map_err(failed)?;
+        hand_over(program).map_err(failed)?;
         let id = program.info().map_err(failed)?.id();
         programs.ids.insert(hook, id);
     }
     Ok(programs)
+}
+
+/// Has the verifier look at a program. A signal that comes meanwhile makes it give up with EAGAIN (`do_check`,
+/// kernel/bpf/verifier.c, 6.18), which says nothing about the program: libbpf tries again as well.
+fn hand_over(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+    const ATTEMPTS: u32 = 5;
+    for _ in 1..ATTEMPTS {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == std::io::ErrorKind::WouldBlock => {}
+            outcome => return outcome,
+        }
+    }
+    program.load()
 }
