@@ -214,3 +214,6 @@ pub fn forwarded_ipv6(ip: &[u32; 10], tuple: &Tuple, tos: u8) -> [u32; 10] {
 const fn octet(word: u32) -> u8 {
     word as u8
 }
+
+#[cfg(test)]
+mod tests;

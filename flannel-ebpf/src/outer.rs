@@ -108,3 +108,6 @@ pub const fn source_port(hash: u32, first: u32, ports: u32) -> u16 {
     #[expect(clippy::cast_possible_truncation, reason = "first + ports is at most 65536")]
     return ((((spread as u64) * (ports as u64)) >> 32) as u32 + first) as u16;
 }
+
+#[cfg(test)]
+mod tests;
