@@ -17,6 +17,7 @@ macro_rules! counters {
             pub const ALL: [Self; Self::COUNT as usize] = [$(Self::$name),*];
 
             /// How many slots the map has.
+            #[expect(clippy::cast_possible_truncation, reason = "there are a few dozen")]
             pub const COUNT: u32 = [$($slot),*].len() as u32;
 
             /// Stable name for output and metrics.

@@ -205,9 +205,8 @@ pub fn forwarded_ipv4(ip: &[u32; 5], tuple: &Tuple, tos: u8) -> [u32; 5] {
 pub fn forwarded_ipv6(ip: &[u32; 10], tuple: &Tuple, tos: u8) -> [u32; 10] {
     let first = (u32::from_be(ip[0]) & 0xf00f_ffff) | (u32::from(tos) << 20);
     let second = u32::from_be(ip[1]) - 1;
-    let [a, b, c, d] = tuple.source.0;
-    let [e, f, g, h] = tuple.destination.0;
-    [first.to_be(), second.to_be(), a, b, c, d, e, f, g, h]
+    let (from, to) = (tuple.source.0, tuple.destination.0);
+    [first.to_be(), second.to_be(), from[0], from[1], from[2], from[3], to[0], to[1], to[2], to[3]]
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the other bits belong to other fields")]

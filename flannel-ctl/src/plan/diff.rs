@@ -74,14 +74,16 @@ fn remade_devices(wanted: &State, observed: &State) -> Vec<Family> {
 /// The device that an object lives and dies with, other than the device itself.
 pub fn device_of(key: &Key, object: &Object) -> Option<Family> {
     match key {
-        Key::Setting(family, _) | Key::Address(family, _) | Key::Fdb(family, _) => Some(*family),
+        Key::Setting(family, _)
+        | Key::Address(family, _)
+        | Key::Fdb(family, _)
+        | Key::Attachment(Place::Vtep(family)) => Some(*family),
         Key::Neighbour(ip) => Some(Family::of(ip)),
         Key::Nexthop(_) => Some(Family::V4),
         Key::Route(dst) => match object {
             Object::Route(route) if matches!(route.via, Via::Overlay { .. }) => Some(Family::of_net(dst)),
             _ => None,
         },
-        Key::Attachment(Place::Vtep(family)) => Some(*family),
         Key::Device(_)
         | Key::Filter
         | Key::Guard(..)

@@ -50,7 +50,7 @@ fn describe(object: &Object) -> String {
             device.name, device.vni, device.port, device.mac, device.mtu, device.local
         ),
         Object::Setting(on) => if *on { ": on" } else { ": off" }.into(),
-        Object::Address | Object::Guard | Object::Nexthop => String::new(),
+        Object::Address | Object::Guard | Object::Nexthop | Object::Attachment { mtu: 0 } => String::new(),
         Object::Filter(policy) => format!(
             " (masquerade for {}, forward for {}, guard {})",
             policy.masquerade.len(),
@@ -59,7 +59,6 @@ fn describe(object: &Object) -> String {
         ),
         Object::FastPath(policy) => if policy.enabled { " (on)" } else { " (off)" }.into(),
         Object::FastPeer { outer, .. } => format!(" at {outer}"),
-        Object::Attachment { mtu: 0 } => String::new(),
         Object::Attachment { mtu } => format!(" (MTU {mtu})"),
         Object::Neighbour(mac) => format!(" at {mac}"),
         Object::Fdb(ip) => format!(" to {ip}"),

@@ -59,12 +59,14 @@ pub(super) fn judge(
 /// The one that an object of ours serves; `None`: both.
 fn family(key: &Key) -> Option<Family> {
     match key {
-        Key::Device(family) | Key::Setting(family, _) | Key::Address(family, _) | Key::Fdb(family, _) => Some(*family),
-        Key::Route(net) => Some(Family::of_net(net)),
+        Key::Device(family)
+        | Key::Setting(family, _)
+        | Key::Address(family, _)
+        | Key::Fdb(family, _)
+        | Key::Attachment(Place::Vtep(family)) => Some(*family),
+        Key::Route(net) | Key::FastPeer(net) => Some(Family::of_net(net)),
         Key::Guard(outer, _) | Key::Neighbour(outer) => Some(Family::of(outer)),
         Key::Nexthop(_) => Some(Family::V4),
-        Key::FastPeer(net) => Some(Family::of_net(net)),
-        Key::Attachment(Place::Vtep(family)) => Some(*family),
         Key::Filter | Key::LiberalConntrack | Key::FastPath | Key::Attachment(Place::Uplink(_) | Place::Pod(_)) => None,
     }
 }

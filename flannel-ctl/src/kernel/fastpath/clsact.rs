@@ -117,6 +117,7 @@ fn is_gone(refusal: &Refusal) -> bool {
     matches!(refusal.errno, Errno::ENODEV | Errno::ENOENT | Errno::EINVAL)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(what: &'static str, interface: u32, refusal: Refusal) -> FastPathError {
     let cause = refusal.errno.into();
     FastPathError::Filter { what, interface, answer: refusal.to_string(), cause }

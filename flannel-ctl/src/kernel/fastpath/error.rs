@@ -85,8 +85,8 @@ fn hint(cause: &io::Error) -> &'static str {
 
 /// What usually explains that the kernel will not have a program or a map.
 fn refusal(error: &(dyn std::error::Error + 'static)) -> &'static str {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let errno = causes.filter_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error()).next();
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let errno = causes.find_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error());
     match errno {
         Some(libc::EPERM) => {
             " (needs CAP_BPF and CAP_NET_ADMIN, and a seccomp filter and a kernel that let bpf through)"
