@@ -3,13 +3,17 @@
 /// Name of the per-CPU array of `u64` that [`Counter`] indexes.
 pub const COUNTERS_MAP: &str = "COUNTERS";
 
+/// Name of the per-CPU array of `u64` that counts the pods' packets which the kernel path carried through the tunnel,
+/// by why the fast path did not: see [`Counter::tunnelled_slot`].
+pub const TUNNELLED_MAP: &str = "TUNNELLED";
+
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident = $slot:literal, $label:literal;)*) => {
+    ($(#[doc = $doc:literal] $name:ident = $slot:literal, $label:literal;)*) => {
         /// What a slot counts: each packet that a program decides over counts in exactly one.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[repr(u32)]
         pub enum Counter {
-            $($(#[$doc])* $name = $slot,)*
+            $(#[doc = $doc] $name = $slot,)*
         }
 
         impl Counter {
@@ -24,6 +28,13 @@ macro_rules! counters {
             pub const fn label(self) -> &'static str {
                 match self {
                     $(Self::$name => $label,)*
+                }
+            }
+
+            /// Which group it belongs to, and what it counts, in words: `Egress: a fragment.`
+            pub const fn description(self) -> &'static str {
+                match self {
+                    $(Self::$name => $doc.trim_ascii(),)*
                 }
             }
         }
@@ -102,11 +113,11 @@ counters! {
     IngressTooBig = 33, "ingress_too_big";
     /// Ingress: congestion marks that RFC 6040 wants dropped or told of.
     IngressEcn = 34, "ingress_ecn";
-    /// Ingress: the outer source is not the node that leased the inner source. Dropped, or only counted.
+    /// Ingress: the outer source is not the node that leased the inner source; dropped, or only counted.
     IngressForged = 35, "ingress_forged";
     /// Ingress: the kernel would not strip the outer headers.
     IngressRefused = 36, "ingress_refused";
-    /// Stripped or filled, and then lost for want of memory, or because its flow gave way to another meanwhile. Dropped.
+    /// Both ways: changed already, and then lost for want of memory, or because its flow gave way to another meanwhile; dropped.
     Lost = 37, "lost";
 
     /// Learning: a flow into the tunnel was proved.
@@ -134,6 +145,14 @@ impl Counter {
     pub const fn slot(self) -> u32 {
         self as u32
     }
+
+    /// How many slots [`TUNNELLED_MAP`] has.
+    pub const TUNNELLED: u32 = 2 * Self::COUNT;
+
+    /// Slot number in [`TUNNELLED_MAP`]: what pods sent, then what they were sent.
+    pub const fn tunnelled_slot(self, received: bool) -> u32 {
+        self.slot() + if received { Self::COUNT } else { 0 }
+    }
 }
 
 #[cfg(test)]
@@ -149,5 +168,14 @@ mod tests {
         }
         let labels: BTreeSet<_> = Counter::ALL.iter().map(|counter| counter.label()).collect();
         assert_eq!(labels.len(), Counter::ALL.len());
+    }
+
+    #[test]
+    fn every_description_names_its_group() {
+        for counter in Counter::ALL {
+            let (group, text) = counter.description().split_once(": ").unwrap_or_default();
+            assert!(["Egress", "Ingress", "Both ways", "Learning"].contains(&group), "{counter:?}");
+            assert!(text.ends_with('.') && text.len() > 10, "{counter:?}");
+        }
     }
 }

@@ -60,6 +60,20 @@ pub struct EgressFlow {
     pub filled_too: u64,
 }
 
+impl EgressFlow {
+    /// The other end of the tunnel, as the outer header has it.
+    pub fn peer(&self) -> Address {
+        /// Destination of an IPv4 and of an IPv6 packet, from the outer Ethernet header on.
+        const DESTINATION: (usize, usize) = (14 + 16, 14 + 24);
+        let octets: &[u8] = bytemuck::bytes_of(&self.header);
+        let word = |at: usize| u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
+        if self.wire.source.is_v4() {
+            return Address::v4(word(DESTINATION.0));
+        }
+        Address([0, 4, 8, 12].map(|offset| word(DESTINATION.1 + offset)))
+    }
+}
+
 /// Words of [`EgressFlow::header`]: enough for IPv6, 2 + 14 + 40 + 8 + 8 + 14 octets and two to round up.
 pub const HEADER_WORDS: usize = 22;
 

@@ -15,7 +15,7 @@ mod settings;
 mod tuple;
 
 pub use addr::{Mac, ParseMacError};
-pub use counter::{COUNTERS_MAP, Counter};
+pub use counter::{COUNTERS_MAP, Counter, TUNNELLED_MAP};
 pub use flow::{EGRESS_MAP, EgressFlow, HEADER_WORDS, INGRESS_MAP, IngressFlow, Use, state};
 pub use peer::{PEERS_MAP, PODS_MAP, Peer, PodInterface};
 pub use settings::{FamilySettings, LAYOUT, SETTINGS_MAP, Settings};

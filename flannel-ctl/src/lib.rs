@@ -17,3 +17,4 @@ pub mod serve;
 pub mod source;
 pub mod state;
 pub mod store;
+pub mod traffic;

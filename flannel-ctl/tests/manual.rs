@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// Whole texts in `#[error("...")]`, and hints in `Some("...")`.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "src/plan/inspect.rs",
     "src/daemon/error.rs",
     "src/store/file.rs",
@@ -11,6 +11,7 @@ const SOURCES: [&str; 7] = [
     "src/kernel/linux/explain.rs",
     "src/kernel/linux/setting.rs",
     "src/source/etcd/error.rs",
+    "src/kernel/fastpath/error.rs",
 ];
 
 /// Passed on from inside, or said by a library.

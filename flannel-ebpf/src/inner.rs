@@ -38,6 +38,22 @@ pub struct Inner {
 #[repr(C)]
 pub struct Mark(pub [u32; 4]);
 
+impl Mark {
+    /// The first two words for an IPv4 packet of `length` octets, whatever it carries.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a BPF-to-BPF call costs stack that the programs do not have")]
+    pub const fn of_ipv4(ip: &[u32; 5], length: u32) -> [u32; 2] {
+        [ip[1], length]
+    }
+
+    /// The same for IPv6.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a BPF-to-BPF call costs stack that the programs do not have")]
+    pub const fn of_ipv6(ip: &[u32; 10], length: u32) -> [u32; 2] {
+        [u32::from_be(ip[0]) & 0xf_ffff, length]
+    }
+}
+
 /// Why a packet is none for the fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decline {

@@ -20,6 +20,8 @@ const SIGHTINGS_MAX: u32 = 8_192;
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
 #[btf_map]
+static TUNNELLED: PerCpuArray<u64, { Counter::TUNNELLED as usize }> = PerCpuArray::new();
+#[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 static PEERS: HashMap<Address, Peer, PEERS_MAX> = HashMap::new();
@@ -51,7 +53,20 @@ pub(crate) struct Pending {
     interface: u32,
     ttl: u8,
     tos: u8,
-    armed: u16,
+    armed: Armed,
+    /// Why the fast path left it to the stack.
+    why: Counter,
+}
+
+/// What is in the slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+enum Armed {
+    Nothing,
+    /// A packet whose flow may be learned.
+    Flow,
+    /// A packet that is only counted; of its mark, the first two words.
+    Header,
 }
 
 /// Has the unknown flow been seen more often than `patience` lately? Counts this time as one.
@@ -88,12 +103,12 @@ impl Way {
 
     /// Remembers a packet that the stack gets to decide over.
     #[inline(always)]
-    pub(crate) fn entered(self, interface: u32, inner: &Inner) {
+    pub(crate) fn entered(self, interface: u32, inner: &Inner, why: Counter) {
         if let Some(slot) = self.pending() {
-            let pending =
-                Pending { tuple: inner.tuple, mark: inner.mark, interface, ttl: inner.ttl, tos: inner.tos, armed: 1 };
+            let armed = Armed::Flow;
+            let Inner { tuple, mark, ttl, tos, .. } = *inner;
             // SAFETY: this CPU's slot, which no other program writes while this one runs: both run in softirq.
-            unsafe { *slot = pending };
+            unsafe { *slot = Pending { tuple, mark, interface, ttl, tos, armed, why } };
         }
     }
 
@@ -102,21 +117,56 @@ impl Way {
     pub(crate) fn disarm(self) {
         if let Some(slot) = self.pending() {
             // SAFETY: as above.
-            unsafe { (*slot).armed = 0 };
+            unsafe { (*slot).armed = Armed::Nothing };
         }
     }
 
-    /// Is there a packet that has entered and not left? Forgets it.
+    /// Remembers a packet whose flow cannot be learned, to be counted where it takes the tunnel.
     #[inline(always)]
-    pub(crate) fn take(self) -> Option<&'static Pending> {
+    pub(crate) fn passed(self, header: [u32; 2], why: Counter) {
+        if let Some(slot) = self.pending() {
+            // SAFETY: as above.
+            unsafe {
+                (*slot).mark.0[0] = header[0];
+                (*slot).mark.0[1] = header[1];
+                (*slot).armed = Armed::Header;
+                (*slot).why = why;
+            }
+        }
+    }
+
+    /// The kernel path carried a pod's packet through the tunnel.
+    #[inline(always)]
+    pub(crate) fn tunnelled(self, why: Counter) {
+        if let Some(slot) = TUNNELLED.get_ptr_mut(why.tunnelled_slot(matches!(self, Self::Ingress))) {
+            // SAFETY: as in `count`.
+            unsafe { *slot += 1 };
+        }
+    }
+
+    /// Counts the packet that a learner has looked at, unless it was another than the one that entered: it took the
+    /// kernel path for `why`, or because its flow cannot be learned.
+    #[inline(always)]
+    pub(crate) fn looked_at(self, lesson: &Result<Option<Counter>, Counter>, why: Counter) {
+        match lesson {
+            Ok(None) | Err(Counter::LearnOther) => {}
+            Ok(Some(_)) => self.tunnelled(why),
+            Err(unlearned) => self.tunnelled(*unlearned),
+        }
+    }
+
+    /// Is there a packet that has entered and not left? Forgets it. With whether its flow may be learned.
+    #[inline(always)]
+    pub(crate) fn take(self) -> Option<(&'static Pending, bool)> {
         let slot = self.pending()?;
         // SAFETY: as above. The slot lives as long as the map, and is not written before the program ends.
         unsafe {
-            if (*slot).armed == 0 {
+            let armed = (*slot).armed;
+            if armed == Armed::Nothing {
                 return None;
             }
-            (*slot).armed = 0;
-            Some(&*slot)
+            (*slot).armed = Armed::Nothing;
+            Some((&*slot, armed == Armed::Flow))
         }
     }
 }
@@ -128,6 +178,16 @@ impl Pending {
 
     pub(crate) fn interface(&self) -> u32 {
         self.interface
+    }
+
+    pub(crate) fn why(&self) -> Counter {
+        self.why
+    }
+
+    /// Is it a packet that passed with this header?
+    #[inline(always)]
+    pub(crate) fn had(&self, header: [u32; 2]) -> bool {
+        self.mark.0[0] == header[0] && self.mark.0[1] == header[1]
     }
 
     /// Is this it, one hop later? If not, what that counts as.

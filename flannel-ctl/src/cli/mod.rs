@@ -4,6 +4,9 @@ pub mod check;
 pub mod cleanup;
 pub mod completions;
 pub mod config;
+pub mod counters;
+mod fast_path;
+pub mod flows;
 pub mod invocation;
 pub mod leases;
 pub mod logging;
@@ -41,6 +44,12 @@ pub enum Verb {
     Status(status::Args),
     /// List the other nodes
     Peers(peers::Args),
+    /// List the flows that the BPF fast path knows, or why one is not fast
+    #[command(after_help = flows::AFTER_HELP)]
+    Flows(flows::Args),
+    /// Show what the BPF fast path decided over packets, and why
+    #[command(after_help = counters::AFTER_HELP)]
+    Counters(counters::Args),
     /// Print what `run` would change in the kernel; change nothing
     #[command(after_help = plan::AFTER_HELP, next_line_help = true)]
     Plan(plan::Args),
@@ -72,6 +81,8 @@ pub fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Verb::Run(args) => run::run(args),
         Verb::Status(args) => status::run(args),
         Verb::Peers(args) => peers::run(args),
+        Verb::Flows(args) => flows::run(args),
+        Verb::Counters(args) => counters::run(args),
         Verb::Plan(args) => plan::run(args),
         Verb::Check(args) => check::run(args),
         Verb::Config(args) => config::run(args),

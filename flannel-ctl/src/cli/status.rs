@@ -6,6 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use super::fast_path;
 use crate::{
     output::{self, OutputArgs, Table},
     serve::{
@@ -76,6 +77,11 @@ fn render(report: &Report, now: u64) -> String {
     let datapath = &report.datapath;
     let mtu = if datapath.mtu == 0 { String::new() } else { format!("MTU {}", datapath.mtu) };
     line("datapath", joined([datapath.kind.clone(), datapath.devices.join(" "), mtu, datapath.why.clone()]));
+    if let Some(fast_path) = &report.fast_path {
+        for (name, text) in fast_path::lines(fast_path) {
+            line(name, text);
+        }
+    }
     if let Some(uplink) = &report.uplink {
         let addresses = uplink.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         line("uplink", joined([uplink.name.clone(), addresses, format!("MTU {}", uplink.mtu)]));

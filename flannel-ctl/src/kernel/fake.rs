@@ -14,6 +14,7 @@ use crate::{
     model::{Family, Key, Object, Op, PodLink, Route, State, Via},
     plan::{Facts, diff::device_of},
     serve::report::FilterReport,
+    traffic::Counts,
 };
 
 /// State, faults to inject, and a count of what was done.
@@ -30,6 +31,8 @@ pub struct FakeKernel {
     pub applied: Vec<Op>,
     pub observations: usize,
     pub pods: BTreeMap<u32, PodLink>,
+    /// Of the fast path.
+    pub counts: Option<Counts>,
     /// How often flows were to be proved again.
     pub doubts: usize,
     /// Whether the IPv6 device takes zero checksums.
@@ -126,6 +129,10 @@ impl Kernel for FakeKernel {
 
     fn filter_report(&mut self, _wanted: &State) -> FilterReport {
         FilterReport::default()
+    }
+
+    fn fast_path_counts(&mut self) -> Option<Result<Counts, KernelError>> {
+        self.counts.clone().map(Ok)
     }
 
     fn pods(&mut self) -> Result<BTreeMap<u32, PodLink>, KernelError> {

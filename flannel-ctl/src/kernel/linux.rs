@@ -36,6 +36,7 @@ use crate::{
     model::{Family, Mac, Op, PodLink, State},
     plan::Facts,
     serve::report::FilterReport,
+    traffic::Counts,
 };
 
 /// Observes and changes what is in our [`Scope`], and nothing else.
@@ -186,6 +187,13 @@ impl Kernel for LinuxKernel {
 
     fn filter_report(&mut self, wanted: &State) -> FilterReport {
         self.filter.as_mut().map(|filter| filter.report(wanted)).unwrap_or_default()
+    }
+
+    fn fast_path_counts(&mut self) -> Option<Result<Counts, KernelError>> {
+        let read = |fast: &FastPath| {
+            fast.counts().map_err(|error| error.into_kernel("read the counters of the fast path".into()))
+        };
+        self.fast.as_ref().map(read)
     }
 
     fn pods(&mut self) -> Result<BTreeMap<u32, PodLink>, KernelError> {

@@ -15,6 +15,7 @@ use crate::{
     model::{Key, Object, Op, PodLink, State},
     plan::Facts,
     serve::report::FilterReport,
+    traffic::Counts,
 };
 
 mod attend;
@@ -53,6 +54,9 @@ pub trait Kernel {
 
     /// Which packet filter is at work, what it cannot do, and what it counts.
     fn filter_report(&mut self, wanted: &State) -> FilterReport;
+
+    /// What the BPF fast path has counted; `None`: there is none.
+    fn fast_path_counts(&mut self) -> Option<Result<Counts, KernelError>>;
 
     /// The interfaces that lead to pods, by index.
     fn pods(&mut self) -> Result<BTreeMap<u32, PodLink>, KernelError>;

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use super::{
     Inbox, Retries, World,
+    hits::Hits,
     host::Host,
     reporting::{self, Memory},
     vital,
@@ -95,6 +96,7 @@ pub struct Agent<K: Kernel, H: Host> {
     /// Facts changed and have not been published yet.
     unpublished: bool,
     filter: FilterReport,
+    hits: Hits,
     /// Peers that could not be looked up; asked after again with the next look around.
     unanswered: BTreeSet<IpAddr>,
     /// [`vital::GRACE`], except in tests.
@@ -145,6 +147,7 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
             due: Due { observe: Some((Duration::ZERO, "start")), ..Due::default() },
             unpublished: true,
             filter: FilterReport::default(),
+            hits: Hits::default(),
             unanswered: BTreeSet::new(),
             grace: vital::GRACE,
         }
@@ -360,19 +363,21 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
         }
     }
 
-    /// Its counters cost a question each, so they are not asked for at every pass of a storm.
+    /// Its counters, and those of the fast path, cost a question each, so they are not asked for at every pass of a storm.
     fn look_at_filter(&mut self) {
         let now = self.now();
         if self.due.filter <= now {
             self.due.filter = now + FILTER_REPORT;
             self.filter = self.kernel.filter_report(self.world.wanted());
             self.filter.read_unix = Some(reporting::unix_now());
+            self.hits.read(now, self.kernel.fast_path_counts());
         }
     }
 
     fn report(&mut self) {
         self.look_at_filter();
-        let report = self.memory.report(&self.world, &self.retries, self.now(), self.filter.clone());
+        let mut report = self.memory.report(&self.world, &self.retries, self.now(), self.filter.clone());
+        report.fast_path = self.hits.report(&self.world);
         self.report_tx.send_if_modified(|current| {
             let changed = **current != report;
             if changed {

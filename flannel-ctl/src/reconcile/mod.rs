@@ -2,6 +2,7 @@
 
 pub mod agent;
 mod burst;
+mod hits;
 pub mod host;
 pub mod inbox;
 mod reporting;

@@ -10,7 +10,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Heartbeat, Report, report::Condition};
+use super::{
+    Heartbeat, Report,
+    report::{Condition, FastPathReport},
+};
 
 /// Of what [`render`] gives.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -84,7 +87,8 @@ impl Collector for FromReport {
             drops,
         )?;
         let packets: Vec<_> = report.filter.counters.iter().map(|(rule, count)| (rule.as_str(), *count)).collect();
-        out.counter_by("filter_packets", "Packets that a rule of the packet filter has seen", "rule", &packets)
+        out.counter_by("filter_packets", "Packets that a rule of the packet filter has seen", "rule", &packets)?;
+        out.fast_path(report.fast_path.as_ref().unwrap_or(&FastPathReport::default()))
     }
 }
 
@@ -100,6 +104,24 @@ impl Metrics<'_> {
             ("filter", &report.filter.flavour),
         ];
         self.0.encode_descriptor("build", "What runs here", None, MetricType::Info)?.encode_info(&labels)
+    }
+
+    /// Zeroes where there is none: whoever adds nodes up need not tell them apart.
+    fn fast_path(&mut self, report: &FastPathReport) -> fmt::Result {
+        let FastPathReport { sent, received, .. } = report;
+        self.gauge("fast_path_pods", "Interfaces of pods that the fast path is attached to", report.pods)?;
+        let help = "Packets of pods through the tunnel on the BPF fast path, by direction as pods see it";
+        self.counter_by("fast_path_packets", help, "direction", &[("sent", sent.fast), ("received", received.fast)])?;
+        let help = "Packets of pods through the tunnel on the kernel path, by direction and why they were not fast";
+        let mut metric = self.0.encode_descriptor("kernel_path_packets", help, None, MetricType::Counter)?;
+        for (direction, reasons) in [("sent", &sent.kernel), ("received", &received.kernel)] {
+            for (reason, packets) in reasons {
+                let labels = [("direction", direction), ("reason", reason.as_str())];
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(packets, None)?;
+            }
+        }
+        let decisions: Vec<_> = report.decisions.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
+        self.counter_by("fast_path_decisions", "Packets by what the fast path decided", "reason", &decisions)
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {

@@ -35,6 +35,8 @@ pub struct Report {
     /// `None` until a subnet is ours.
     pub lease: Option<OwnLeaseReport>,
     pub datapath: DatapathReport,
+    /// `None`: this node has no BPF fast path.
+    pub fast_path: Option<FastPathReport>,
     pub uplink: Option<UplinkReport>,
     pub peers: PeerCounts,
     pub kernel: KernelReport,
@@ -118,6 +120,52 @@ pub struct DatapathReport {
     pub devices: Vec<String>,
     /// Largest inner IP packet, in bytes: what subnet.env says.
     pub mtu: u32,
+}
+
+/// How much of the pods' traffic takes the fast path.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FastPathReport {
+    /// `--fast-path`.
+    pub enabled: bool,
+    /// Pods' interfaces that the programs are attached to.
+    pub pods: u64,
+    /// Pods' interfaces that are left to the kernel path, at most [`Report::LIST_LIMIT`].
+    pub spared: Vec<SparedPod>,
+    pub sent: HitRate,
+    pub received: HitRate,
+    /// Packets by what the programs decided: `flannel-ctl counters` says what each means.
+    pub decisions: BTreeMap<String, u64>,
+    /// How long the recent numbers were counted for.
+    pub window_secs: u64,
+    /// When the counters were read. An idle loop reads them every 10 s.
+    pub read_unix: Option<u64>,
+    /// Why they could not be read.
+    pub problem: Option<String>,
+}
+
+/// A pod's interface that is left to the kernel path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SparedPod {
+    pub interface: String,
+    pub why: String,
+}
+
+/// Packets of pods through the tunnel in one direction. Others, to the internet or a pod of the same node, do not count.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HitRate {
+    /// Of a hundred recent packets, how many were fast; `None`: there were none.
+    pub percent: Option<f64>,
+    pub recent_fast: u64,
+    pub recent_kernel: u64,
+    /// Why most of the recent ones took the kernel path.
+    pub leading_reason: Option<String>,
+    /// Since the maps were made.
+    pub fast: u64,
+    /// Since the maps were made, by why they took the kernel path.
+    pub kernel: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! The host's stack delivers a packet to a pod: if it is the one that just came out of the tunnel, its flow is proved.
 
 use flannel_common::{Counter, FamilySettings, IngressFlow, Settings, Use, state};
-use flannel_ebpf::inner::{self, ETHERNET, IPV4, IPV6, Inner};
+use flannel_ebpf::inner::{self, ETHERNET, IPV4, IPV6, Inner, Mark};
 
 use super::{Lesson, now, within_rate};
 use crate::{
@@ -11,17 +11,41 @@ use crate::{
 
 #[inline(always)]
 pub(super) fn learn(packet: Packet) -> Lesson {
-    let Some(pending) = Way::Ingress.take() else { return Ok(None) };
+    let Some((pending, flow)) = Way::Ingress.take() else { return Ok(None) };
     let Some(settings) = settings() else { return Ok(None) };
+    let lesson = look(packet, settings, pending, flow);
+    if lesson.is_err() {
+        Way::Ingress.looked_at(&lesson, pending.why());
+    }
+    lesson
+}
+
+/// A packet that is none to learn from: counted if it came out of our tunnel.
+#[inline(always)]
+fn only_count(pending: &Pending, header: [u32; 2]) -> Lesson {
+    if pending.had(header) {
+        Way::Ingress.tunnelled(pending.why());
+    }
+    Ok(None)
+}
+
+#[inline(always)]
+fn look(packet: Packet, settings: &Settings, pending: &Pending, flow: bool) -> Lesson {
     let length = packet.length().wrapping_sub(ETHERNET);
     match packet.protocol() {
         IPV4 => {
             let frame: Frame<5> = packet.frame(0).ok_or(Counter::LearnOther)?;
+            if !flow {
+                return only_count(pending, Mark::of_ipv4(&frame.ip, length));
+            }
             let inner = inner::ipv4(&frame.ip, &frame.transport, length).map_err(|_| Counter::LearnOther)?;
             prove(packet, settings, &settings.v4, pending, &inner, &frame.ethernet)
         }
         IPV6 => {
             let frame: Frame<10> = packet.frame(0).ok_or(Counter::LearnOther)?;
+            if !flow {
+                return only_count(pending, Mark::of_ipv6(&frame.ip, length));
+            }
             let inner = inner::ipv6(&frame.ip, &frame.transport, length).map_err(|_| Counter::LearnOther)?;
             prove(packet, settings, &settings.v6, pending, &inner, &frame.ethernet)
         }
@@ -52,6 +76,7 @@ fn prove(
     // SAFETY: elements of hashes are not reused before the program ends (RCU); each field is one aligned word.
     let (mtu, known) = unsafe { ((*pod).mtu, ingress_flow(wire).map(|flow| &mut *flow)) };
     let ethernet = [0, ethernet[0], ethernet[1], ethernet[2], ethernet[3], ethernet[4], ethernet[5], 0];
+    let why = why_not_fast(known.as_deref(), inner, mtu, settings.epoch, now);
     let mut used = Use { created: now, proved: now, packets: 0, bytes: 0 };
     if let Some(flow) = known {
         if flow.pod == interface
@@ -64,6 +89,7 @@ fn prove(
             flow.state = state;
             flow.epoch = settings.epoch;
             flow.expires = now + settings.validity;
+            Way::Ingress.tunnelled(why);
             return Ok(Some(Counter::LearnedIngress));
         }
         used.created = flow.used.created;
@@ -87,5 +113,19 @@ fn prove(
         used,
     };
     insert_ingress(wire, &flow)?;
+    Way::Ingress.tunnelled(why);
     Ok(Some(Counter::LearnedIngress))
+}
+
+/// What `uplink_ingress` had against a packet that the stack has just delivered: it sees the same flow a moment earlier.
+#[inline(always)]
+fn why_not_fast(known: Option<&IngressFlow>, inner: &Inner, mtu: u32, epoch: u32, now: u64) -> Counter {
+    match known {
+        None => Counter::IngressUnknown,
+        Some(flow) if flow.epoch != epoch || flow.expires < now => Counter::IngressExpired,
+        Some(flow) if flow.state & state::PAIRED == 0 => Counter::IngressUnpaired,
+        Some(_) if inner.total > mtu => Counter::IngressTooBig,
+        // Nothing but the outer headers is left.
+        Some(_) => Counter::IngressOuter,
+    }
 }

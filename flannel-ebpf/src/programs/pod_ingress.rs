@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use flannel_common::{Counter, EgressFlow, FamilySettings, Settings, Tuple, state};
 use flannel_ebpf::{
     checksum, ecn,
-    inner::{self, Decline, ETHERNET, IPV4, IPV6, Inner},
+    inner::{self, Decline, ETHERNET, IPV4, IPV6, Inner, Mark},
     outer,
 };
 
@@ -38,13 +38,19 @@ pub(super) fn decide(packet: Packet, settings: &Settings) -> Result<Decision, De
     match packet.protocol() {
         IPV4 if settings.v4.enabled != 0 => {
             let frame: Frame<5> = packet.frame(0).ok_or(Counter::EgressMalformed)?;
-            let inner = inner::ipv4(&frame.ip, &frame.transport, length).map_err(|why| decline(packet, why))?;
+            let header = Mark::of_ipv4(&frame.ip, length);
+            let inner = inner::ipv4(&frame.ip, &frame.transport, length)
+                .map_err(|why| decline(packet, why))
+                .map_err(|why| passed(header, why))?;
             let flow = known(packet, settings, &settings.v4, &inner)?;
             v4(packet, settings, &frame, &inner, flow)
         }
         IPV6 if settings.v6.enabled != 0 => {
             let frame: Frame<10> = packet.frame(0).ok_or(Counter::EgressMalformed)?;
-            let inner = inner::ipv6(&frame.ip, &frame.transport, length).map_err(|why| decline(packet, why))?;
+            let header = Mark::of_ipv6(&frame.ip, length);
+            let inner = inner::ipv6(&frame.ip, &frame.transport, length)
+                .map_err(|why| decline(packet, why))
+                .map_err(|why| passed(header, why))?;
             let flow = known(packet, settings, &settings.v6, &inner)?;
             v6(packet, settings, &frame, &inner, flow)
         }
@@ -53,11 +59,18 @@ pub(super) fn decide(packet: Packet, settings: &Settings) -> Result<Decision, De
 }
 
 #[inline(always)]
-fn decline(packet: Packet, why: Decline) -> Decision {
+fn decline(packet: Packet, why: Decline) -> Counter {
     if let Decline::Control(tuple) = &why {
         forget_egress(tuple, packet.interface());
     }
-    why.egress().into()
+    why.egress()
+}
+
+/// Left to the stack, which may put it into the tunnel.
+#[inline(always)]
+fn passed(header: [u32; 2], why: Counter) -> Decision {
+    Way::Egress.passed(header, why);
+    why.into()
 }
 
 /// The packet's flow, if it may take the fast path now. If not, the packet is remembered on its way into the stack.
@@ -69,14 +82,14 @@ fn known<'a>(
     inner: &Inner,
 ) -> Result<(&'a mut EgressFlow, u64), Decision> {
     let unproved = |counter: Counter| {
-        Way::Egress.entered(packet.interface(), inner);
+        Way::Egress.entered(packet.interface(), inner, counter);
         Decision::from(counter)
     };
     let Some(flow) = egress_flow(&inner.tuple) else {
         if is_lasting(&inner.tuple, settings.patience) {
             return Err(unproved(Counter::EgressUnknown));
         }
-        return Err(Counter::EgressUnknown.into());
+        return Err(passed([inner.mark.0[0], inner.mark.0[1]], Counter::EgressUnknown));
     };
     // SAFETY: the memory lives as long as the map. It may become another flow's meanwhile, which `is_still` tells in the
     // end. Only counts are written, which may be lost.
@@ -95,7 +108,7 @@ fn known<'a>(
     let largest = if segment == 0 { inner.total } else { inner.headers + segment };
     // The outer lengths of what is cut later count all of it, in sixteen bits.
     if largest > family.mtu || inner.total > 0xffff - outer::ROOM_V6 {
-        return Err(Counter::EgressTooBig.into());
+        return Err(passed([inner.mark.0[0], inner.mark.0[1]], Counter::EgressTooBig));
     }
     Ok((flow, filled))
 }
@@ -155,7 +168,9 @@ fn v4(
         ip: inner::forwarded_ipv4(&frame.ip, &flow.wire, inner.tos),
     };
 
-    packet.grow(outer::ROOM_V4, true).map_err(|_| Counter::EgressRefused)?;
+    packet
+        .grow(outer::ROOM_V4, true)
+        .map_err(|_| passed([inner.mark.0[0], inner.mark.0[1]], Counter::EgressRefused))?;
     packet.store(0, &headers, 0, size_of::<HeadersV4>() as u32).map_err(lost)?;
     finish(packet, ETHERNET + outer::ROOM_V4 + 20, &inner.tuple, inner.total, (flow, filled))
 }
@@ -204,7 +219,9 @@ fn v6(
         ip: inner::forwarded_ipv6(&frame.ip, &flow.wire, inner.tos),
     };
 
-    packet.grow(outer::ROOM_V6, false).map_err(|_| Counter::EgressRefused)?;
+    packet
+        .grow(outer::ROOM_V6, false)
+        .map_err(|_| passed([inner.mark.0[0], inner.mark.0[1]], Counter::EgressRefused))?;
     packet.store(0, &headers, 0, size_of::<HeadersV6>() as u32).map_err(lost)?;
     finish(packet, ETHERNET + outer::ROOM_V6 + 40, &inner.tuple, inner.total, (flow, filled))
 }

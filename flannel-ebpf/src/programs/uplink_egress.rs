@@ -4,7 +4,7 @@
 use flannel_common::{Counter, EgressFlow, FamilySettings, HEADER_WORDS, Peer, Settings, Use, state};
 use flannel_ebpf::{
     checksum,
-    inner::{self, ETHERNET, IPV4, IPV6, Inner},
+    inner::{self, ETHERNET, IPV4, IPV6, Inner, Mark},
     outer::{self, Outer},
 };
 
@@ -16,24 +16,38 @@ use crate::{
 
 #[inline(always)]
 pub(super) fn learn(packet: Packet) -> Lesson {
-    let Some(pending) = Way::Egress.take() else { return Ok(None) };
+    let Some((pending, flow)) = Way::Egress.take() else { return Ok(None) };
     let Some(settings) = settings() else { return Ok(None) };
-    match packet.protocol() {
-        IPV4 => v4(packet, settings, pending),
-        IPV6 => v6(packet, settings, pending),
+    let lesson = match packet.protocol() {
+        IPV4 => v4(packet, settings, pending, flow),
+        IPV6 => v6(packet, settings, pending, flow),
         _ => Ok(None),
+    };
+    Way::Egress.looked_at(&lesson, pending.why());
+    lesson
+}
+
+/// A packet that is none to learn from: counted if it is in our tunnel now.
+#[inline(always)]
+fn only_count(settings: &Settings, pending: &Pending, outer: &Outer, header: [u32; 2]) -> Lesson {
+    if outer.vni == settings.vni && pending.had(header) {
+        Way::Egress.tunnelled(pending.why());
     }
+    Ok(None)
 }
 
 #[inline(always)]
-fn v4(packet: Packet, settings: &Settings, pending: &Pending) -> Lesson {
+fn v4(packet: Packet, settings: &Settings, pending: &Pending, flow: bool) -> Lesson {
     let family = &settings.v4;
     let length = packet.length().wrapping_sub(ETHERNET);
     let Some(tunnel) = packet.tunnel::<5>() else { return Ok(None) };
     let Ok(outer) = outer::ipv4(&tunnel.ip, &tunnel.udp_vxlan, settings.port, length) else { return Ok(None) };
     let frame: Frame<5> = packet.frame(outer::ROOM_V4).ok_or(Counter::LearnOther)?;
-    let inner = inner::ipv4(&frame.ip, &frame.transport, length.wrapping_sub(outer::ROOM_V4))
-        .map_err(|_| Counter::LearnOther)?;
+    let length = length.wrapping_sub(outer::ROOM_V4);
+    if !flow {
+        return only_count(settings, pending, &outer, Mark::of_ipv4(&frame.ip, length));
+    }
+    let inner = inner::ipv4(&frame.ip, &frame.transport, length).map_err(|_| Counter::LearnOther)?;
     same(settings, family, pending, &outer, &inner)?;
 
     let draft = egress_draft().ok_or(Counter::LearnFull)?;
@@ -58,14 +72,17 @@ fn v4(packet: Packet, settings: &Settings, pending: &Pending) -> Lesson {
 }
 
 #[inline(always)]
-fn v6(packet: Packet, settings: &Settings, pending: &Pending) -> Lesson {
+fn v6(packet: Packet, settings: &Settings, pending: &Pending, flow: bool) -> Lesson {
     let family = &settings.v6;
     let length = packet.length().wrapping_sub(ETHERNET);
     let Some(tunnel) = packet.tunnel::<10>() else { return Ok(None) };
     let Ok(outer) = outer::ipv6(&tunnel.ip, &tunnel.udp_vxlan, settings.port, length) else { return Ok(None) };
     let frame: Frame<10> = packet.frame(outer::ROOM_V6).ok_or(Counter::LearnOther)?;
-    let inner = inner::ipv6(&frame.ip, &frame.transport, length.wrapping_sub(outer::ROOM_V6))
-        .map_err(|_| Counter::LearnOther)?;
+    let length = length.wrapping_sub(outer::ROOM_V6);
+    if !flow {
+        return only_count(settings, pending, &outer, Mark::of_ipv6(&frame.ip, length));
+    }
+    let inner = inner::ipv6(&frame.ip, &frame.transport, length).map_err(|_| Counter::LearnOther)?;
     let peer = same(settings, family, pending, &outer, &inner)?;
     // The kernel's packets have a checksum, which we cannot make; over IPv6, only peers that say so take one of zero.
     if peer.flags & Peer::ZERO_CHECKSUM == 0 {

@@ -1,6 +1,7 @@
 //! A packet comes out of the VXLAN device: from here to the pod's interface everything runs in one softirq.
 
-use flannel_ebpf::inner::{self, ETHERNET, IPV4, IPV6};
+use flannel_common::Counter;
+use flannel_ebpf::inner::{self, ETHERNET, IPV4, IPV6, Mark};
 
 use crate::{
     maps::{Way, ingress_flow, is_lasting, settings},
@@ -11,22 +12,23 @@ use crate::{
 pub(super) fn remember(packet: Packet) -> Option<()> {
     let settings = settings()?;
     let length = packet.length().wrapping_sub(ETHERNET);
-    let inner = match packet.protocol() {
+    let (inner, header) = match packet.protocol() {
         IPV4 => {
             let frame: Frame<5> = packet.frame(0)?;
-            inner::ipv4(&frame.ip, &frame.transport, length)
+            (inner::ipv4(&frame.ip, &frame.transport, length), Mark::of_ipv4(&frame.ip, length))
         }
         IPV6 => {
             let frame: Frame<10> = packet.frame(0)?;
-            inner::ipv6(&frame.ip, &frame.transport, length)
+            (inner::ipv6(&frame.ip, &frame.transport, length), Mark::of_ipv6(&frame.ip, length))
         }
         _ => return None,
     };
-    let inner = inner.ok()?;
+    let inner = inner.map_err(|why| Way::Ingress.passed(header, why.ingress())).ok()?;
+    // What the fast path had against it is seen where it is delivered.
     if ingress_flow(&inner.tuple).is_some() || is_lasting(&inner.tuple, settings.patience) {
-        Way::Ingress.entered(packet.interface(), &inner);
+        Way::Ingress.entered(packet.interface(), &inner, Counter::IngressUnknown);
     } else {
-        Way::Ingress.disarm();
+        Way::Ingress.passed(header, Counter::IngressUnknown);
     }
     Some(())
 }

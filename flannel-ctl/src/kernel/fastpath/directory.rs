@@ -63,9 +63,31 @@ impl Directory {
         Ok(this)
     }
 
-    /// One that is there already; for reading.
-    pub(super) fn existing(path: &Path) -> Self {
+    /// One that may be there.
+    pub(super) fn at(path: &Path) -> Self {
         Self(path.to_owned())
+    }
+
+    /// One with maps of this layout in it; for reading.
+    pub(super) fn existing(path: &Path) -> Result<Self, FastPathError> {
+        let this = Self::at(path);
+        match fs::metadata(this.maps()) {
+            Ok(_) => Ok(this),
+            Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {
+                Err(FastPathError::Forbidden { path: path.to_owned() })
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Err(this.absent()),
+            Err(cause) => Err(FastPathError::Directory { what: "look at", path: this.maps(), cause }),
+        }
+    }
+
+    fn absent(self) -> FastPathError {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let other = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        match other.filter(|name| name.starts_with("maps-v")).max() {
+            Some(found) => FastPathError::OtherLayout { path: self.0, found, wanted: flannel_common::LAYOUT },
+            None => FastPathError::Absent { path: self.0 },
+        }
     }
 
     pub(super) fn map(&self, name: &str) -> PathBuf {

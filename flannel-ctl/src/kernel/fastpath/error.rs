@@ -18,6 +18,16 @@ pub enum FastPathError {
         "{} belongs to user {owner}, not to us: somebody else's pins are not touched; choose another --bpf-dir", .path.display()
     )]
     Stranger { path: PathBuf, owner: u32 },
+    #[error(
+        "no fast path is pinned in {}: `flannel-ctl status` says which datapath this node has and why; the daemon may have another --bpf-dir", .path.display()
+    )]
+    Absent { path: PathBuf },
+    #[error(
+        "{} has {found}, and this program reads maps-v{wanted}: it is of another version than the daemon", .path.display()
+    )]
+    OtherLayout { path: PathBuf, found: String, wanted: u32 },
+    #[error("{}: permission denied: needs root, or CAP_BPF and the directory's owner", .path.display())]
+    Forbidden { path: PathBuf },
     #[error("load the BPF object: {}{}", chain(.0), refusal(&**.0))]
     Load(#[source] Box<EbpfError>),
     #[error("load BPF program {program}: {}{}", chain(.cause), refusal(&**.cause))]
@@ -65,6 +75,9 @@ impl FastPathError {
             Self::NotEmbedded
             | Self::TooOld(_)
             | Self::Stranger { .. }
+            | Self::Absent { .. }
+            | Self::OtherLayout { .. }
+            | Self::Forbidden { .. }
             | Self::Load(_)
             | Self::Missing(_)
             | Self::Map { .. }

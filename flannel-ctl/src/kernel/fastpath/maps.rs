@@ -5,15 +5,16 @@ use std::{collections::BTreeMap, fs, io, net::IpAddr, path::Path};
 use aya::maps::MapData;
 use flannel_common::{
     Address, COUNTERS_MAP, Counter, EGRESS_MAP, EgressFlow, INGRESS_MAP, IngressFlow, PEERS_MAP, PODS_MAP, Peer,
-    PodInterface, SETTINGS_MAP, Settings, Tuple,
+    PodInterface, SETTINGS_MAP, Settings, TUNNELLED_MAP, Tuple,
 };
 use ipnet::IpNet;
 
 use super::{
-    FastPathError,
+    FastPathError, clock,
     directory::Directory,
     table::{Hash, Single, pinned_sums},
 };
+use crate::traffic::{Counts, Known};
 
 /// How many entries the maps have room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +33,12 @@ pub(super) struct Pinned {
     value: usize,
 }
 
-pub(super) fn pinned(sizes: Sizes) -> [Pinned; 6] {
+pub(super) fn pinned(sizes: Sizes) -> [Pinned; 7] {
     let map = |name, entries, key, value| Pinned { name, entries, key, value };
     [
         map(SETTINGS_MAP, 1, 4, size_of::<Settings>()),
         map(COUNTERS_MAP, Counter::COUNT, 4, 8),
+        map(TUNNELLED_MAP, Counter::TUNNELLED, 4, 8),
         map(PEERS_MAP, sizes.peers, size_of::<Address>(), size_of::<Peer>()),
         map(PODS_MAP, sizes.pods, 4, size_of::<PodInterface>()),
         map(EGRESS_MAP, sizes.flows, size_of::<Tuple>(), size_of::<EgressFlow>()),
@@ -131,40 +133,28 @@ impl Maps {
     }
 }
 
-/// All counters of the fast path pinned below `directory`, by number.
-pub fn counters(directory: &Path) -> Result<Vec<(Counter, u64)>, FastPathError> {
-    let sums = pinned_sums(COUNTERS_MAP, &Directory::existing(directory).map(COUNTERS_MAP))?;
-    Ok(Counter::ALL.into_iter().zip(sums).collect())
+/// All counters of the fast path pinned below `directory`.
+pub fn counts(directory: &Path) -> Result<Counts, FastPathError> {
+    counts_in(&Directory::existing(directory)?)
 }
 
-/// The flows that the fast path pinned below a directory knows.
-pub struct FlowTables {
-    settings: Single<Settings>,
-    egress: Hash<Tuple, EgressFlow>,
-    ingress: Hash<Tuple, IngressFlow>,
+pub(super) fn counts_in(directory: &Directory) -> Result<Counts, FastPathError> {
+    let sums = |name| pinned_sums(name, &directory.map(name));
+    Ok(Counts::new(sums(COUNTERS_MAP)?, sums(TUNNELLED_MAP)?))
 }
 
-impl FlowTables {
-    pub fn open(directory: &Path) -> Result<Self, FastPathError> {
-        let directory = Directory::existing(directory);
-        Ok(Self {
-            settings: Single::open(SETTINGS_MAP, &directory.map(SETTINGS_MAP))?,
-            egress: Hash::open(EGRESS_MAP, &directory.map(EGRESS_MAP), true)?,
-            ingress: Hash::open(INGRESS_MAP, &directory.map(INGRESS_MAP), true)?,
-        })
-    }
-
-    pub fn settings(&self) -> Result<Settings, FastPathError> {
-        self.settings.get()
-    }
-
-    /// What pods send. A flow that ends while this is read may be missing, or end the reading early.
-    pub fn egress(&self) -> impl Iterator<Item = Result<(Tuple, EgressFlow), FastPathError>> + '_ {
-        self.egress.entries()
-    }
-
-    /// What comes out of the tunnel.
-    pub fn ingress(&self) -> impl Iterator<Item = Result<(Tuple, IngressFlow), FastPathError>> + '_ {
-        self.ingress.entries()
-    }
+/// The flows that the fast path pinned below `directory` knows. One that ends while this is read may be missing.
+pub fn known_flows(directory: &Path) -> Result<Known, FastPathError> {
+    /// A table that is renewed faster than it is read would be read for ever.
+    const MOST: usize = 1 << 22;
+    let directory = Directory::existing(directory)?;
+    let settings = Single::open(SETTINGS_MAP, &directory.map(SETTINGS_MAP))?.get()?;
+    let egress = Hash::open(EGRESS_MAP, &directory.map(EGRESS_MAP), true)?;
+    let ingress = Hash::open(INGRESS_MAP, &directory.map(INGRESS_MAP), true)?;
+    Ok(Known {
+        settings,
+        egress: egress.entries().take(MOST).collect::<Result<_, _>>()?,
+        ingress: ingress.entries().take(MOST).collect::<Result<_, _>>()?,
+        now: clock::monotonic(),
+    })
 }

@@ -11,6 +11,7 @@
 //! with them.
 
 mod attach;
+mod clock;
 mod clsact;
 mod conntrack;
 mod directory;
@@ -33,11 +34,14 @@ use ipnet::IpNet;
 use self::{directory::Directory, hooks::Hooks, maps::Maps, object::Programs};
 pub use self::{
     error::FastPathError,
-    maps::{FlowTables, Sizes, counters},
+    maps::{Sizes, counts, known_flows},
     object::{EMBEDDED, Hook, probe},
 };
 use super::KernelError;
-use crate::model::{Family, FastFamily, FastPathPolicy, Key, Object, Op, Place, State};
+use crate::{
+    model::{Family, FastFamily, FastPathPolicy, Key, Object, Op, Place, State},
+    traffic::Counts,
+};
 
 /// The loaded programs and their maps.
 pub struct FastPath {
@@ -93,7 +97,7 @@ impl FastPath {
     /// The same, and the host as it was before there was a fast path.
     pub fn remove(directory: &Path) -> Result<Vec<String>, FastPathError> {
         let mut removed = Self::retire(directory)?;
-        let directory = Directory::existing(directory);
+        let directory = Directory::at(directory);
         if conntrack::restore(&directory)? {
             removed.push("the setting nf_conntrack_tcp_be_liberal=1".into());
         }
@@ -105,7 +109,7 @@ impl FastPath {
 
     /// How much is pinned below `directory`, of whichever version.
     pub fn pins(directory: &Path) -> Result<usize, FastPathError> {
-        Directory::existing(directory).pins()
+        Directory::at(directory).pins()
     }
 
     /// Every flow has to be proved again: something that flows depend on has changed.
@@ -115,6 +119,11 @@ impl FastPath {
         }
         self.settings.epoch = self.settings.epoch.wrapping_add(1);
         self.maps.write_settings(&self.settings)
+    }
+
+    /// All counters.
+    pub fn counts(&self) -> Result<Counts, FastPathError> {
+        maps::counts_in(&self.directory)
     }
 
     /// Adds what is there to `out`.

@@ -17,7 +17,12 @@ unsafe impl<T: Pod> aya::Pod for Raw<T> {}
 
 /// Opens what is pinned at `path`.
 fn pinned(name: &'static str, path: &Path) -> Result<MapData, FastPathError> {
-    MapData::from_pin(path).map_err(|cause| failed("open", name, cause))
+    MapData::from_pin(path).map_err(|cause| match &cause {
+        MapError::SyscallError(error) if error.io_error.kind() == std::io::ErrorKind::PermissionDenied => {
+            FastPathError::Forbidden { path: path.to_owned() }
+        }
+        _ => failed("open", name, cause),
+    })
 }
 
 pub(super) fn failed(what: &'static str, map: &'static str, cause: MapError) -> FastPathError {

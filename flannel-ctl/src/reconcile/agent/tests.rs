@@ -14,6 +14,7 @@ use crate::{
         Readiness,
         report::{Condition, FilterReport},
     },
+    traffic::Counts,
 };
 
 /// A kernel that the test can reach into while the agent runs.
@@ -37,6 +38,10 @@ impl Kernel for SharedKernel {
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
         self.0.lock().unwrap().apply(ops)
     }
+    fn fast_path_counts(&mut self) -> Option<Result<Counts, KernelError>> {
+        self.0.lock().unwrap().fast_path_counts()
+    }
+
     fn filter_report(&mut self, wanted: &State) -> FilterReport {
         self.0.lock().unwrap().filter_report(wanted)
     }

@@ -1,0 +1,7 @@
+//! What the fast path's maps say, in the form in which people and programs read it. Nothing here reads them.
+
+pub mod counts;
+pub mod flows;
+
+pub use counts::{Counts, Share, Way};
+pub use flows::{Flow, Known};
