@@ -80,7 +80,7 @@ pub enum Standing {
     Unseen,
     /// The pod's interface is gone.
     InterfaceGone,
-    /// `--fast-path=false`.
+    /// `--fast-path off`.
     Off,
 }
 
