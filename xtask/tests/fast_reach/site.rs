@@ -7,7 +7,7 @@ use std::{
 };
 
 use flannel_common::Counter;
-use flannel_ctl::kernel::fastpath::counters;
+use flannel_ctl::kernel::fastpath::counts;
 use serde_json::Value;
 use xtask::lab::{Builder, Cluster, Family, Launch, Netns, Node, run, skip_unless};
 
@@ -32,7 +32,9 @@ pub(crate) struct Counts {
 impl Counts {
     /// A node without BPF programs has counted nothing.
     pub(crate) fn of(node: &Node) -> Self {
-        Self { ours: counters(node.bpf_dir()).unwrap_or_default(), tunnel: node.netns().packets("flannel").unwrap() }
+        let ours = counts(node.bpf_dir())
+            .map(|counts| Counter::ALL.into_iter().map(|counter| (counter, counts.decided(counter))).collect());
+        Self { ours: ours.unwrap_or_default(), tunnel: node.netns().packets("flannel").unwrap() }
     }
 
     pub(crate) fn since(&self, before: &Self) -> Self {
