@@ -222,7 +222,8 @@ pub(crate) fn settings() -> Option<&'static Settings> {
 /// Who leased the subnet of this address.
 #[inline(always)]
 pub(crate) fn peer_of(address: &Address, family: &FamilySettings) -> Option<&'static Peer> {
-    // SAFETY: entries are replaced as a whole by the daemon; a freed one is not reused before the program ends (RCU).
+    // SAFETY: the memory lives as long as the map. An entry that the daemon removes may be another's at once: then one
+    // packet is judged by it.
     unsafe { PEERS.get(address.masked(family.mask)) }
 }
 
@@ -271,7 +272,7 @@ pub(crate) fn egress_draft() -> Option<*mut EgressFlow> {
 #[inline(always)]
 pub(crate) fn forget_egress(tuple: &Tuple, pod: u32) {
     if let Some(flow) = EGRESS.get_ptr(tuple) {
-        // SAFETY: not reused before the program ends (RCU).
+        // SAFETY: the memory lives as long as the map. If it is another flow's by now, that one is forgotten.
         let (owner, answers) = unsafe { ((*flow).pod, (*flow).wire.reversed()) };
         if owner != pod {
             return;
@@ -286,7 +287,7 @@ pub(crate) fn forget_egress(tuple: &Tuple, pod: u32) {
 #[inline(always)]
 pub(crate) fn forget_ingress(tuple: &Tuple, outer: &Address) {
     if let Some(flow) = INGRESS.get_ptr(tuple) {
-        // SAFETY: not reused before the program ends (RCU).
+        // SAFETY: the memory lives as long as the map. If it is another flow's by now, that one is forgotten.
         let (owner, answers) = unsafe { ((*flow).outer, (*flow).delivered.reversed()) };
         if owner != *outer {
             return;
@@ -316,7 +317,8 @@ pub(crate) fn pod(interface: u32) -> Option<*mut PodInterface> {
 #[inline(always)]
 pub(crate) fn pair_egress(delivered: &Tuple, wire: &Tuple, pod: u32, oldest: u64) -> u32 {
     let Some(other) = EGRESS.get_ptr_mut(delivered.reversed()) else { return 0 };
-    // SAFETY: not reused before the program ends (RCU); the state is one aligned word.
+    // SAFETY: the memory lives as long as the map; the state is one aligned word. What it is compared by is read right
+    // before: see `is_still`.
     unsafe {
         if (*other).wire != wire.reversed() || (*other).pod != pod || (*other).used.proved < oldest {
             return 0;

@@ -90,7 +90,7 @@ fn lengths_have_to_agree() {
 #[test]
 fn versions_and_header_lengths() {
     for first in 0..=255 {
-        let ip = right([first << 24 | 60, 0x4000, 64 << 24 | 17 << 16, 1, 2]);
+        let ip = right([first << 24 | 0x3c, 0x4000, 64 << 24 | 17 << 16, 1, 2]);
         let expected = match first {
             0x45 => None,
             0x46..=0x4f => Some(Decline::Options),

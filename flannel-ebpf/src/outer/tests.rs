@@ -2,7 +2,7 @@ use super::*;
 
 const PORT: u16 = 8472_u16.to_be();
 /// UDP from 45678, 80 octets, no checksum; VXLAN, network 1.
-const REST: [u32; 4] = [(45_678 << 16 | 8472_u32).to_be(), (80_u32 << 16).to_be(), PLAIN.to_be(), (1_u32 << 8).to_be()];
+const REST: [u32; 4] = [0xb26e_2118_u32.to_be(), (80_u32 << 16).to_be(), PLAIN.to_be(), (1_u32 << 8).to_be()];
 
 fn header_v4() -> [u32; 5] {
     let mut ip = [0x4528_0064, 0x7777_0000, 0x4011_0000, 0xc000_0201, 0xc000_0202].map(u32::to_be);

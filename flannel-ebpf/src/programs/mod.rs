@@ -127,7 +127,7 @@ fn now() -> u64 {
 #[inline(always)]
 fn within_rate(pod: *mut PodInterface, settings: &Settings, now: u64) -> Result<(), Counter> {
     const SECOND: u64 = 1_000_000_000;
-    // SAFETY: an element of a hash that is not reused before the program ends (RCU). Two CPUs that count at once may
+    // SAFETY: an element of a hash, whose memory lives as long as the map. Two CPUs that count at once may
     // lose a count: the limit is approximate.
     unsafe {
         if now.saturating_sub((*pod).since) > SECOND {

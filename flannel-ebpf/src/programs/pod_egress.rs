@@ -73,7 +73,7 @@ fn prove(
     if inner.tuple != *wire {
         state |= state::TRANSLATED;
     }
-    // SAFETY: elements of hashes are not reused before the program ends (RCU); each field is one aligned word.
+    // SAFETY: the memory lives as long as the map; each field is one aligned word.
     let (mtu, known) = unsafe { ((*pod).mtu, ingress_flow(wire).map(|flow| &mut *flow)) };
     let ethernet = [0, ethernet[0], ethernet[1], ethernet[2], ethernet[3], ethernet[4], ethernet[5], 0];
     let why = why_not_fast(known.as_deref(), inner, mtu, settings.epoch, now);

@@ -181,7 +181,7 @@ fn prove(packet: Packet, settings: &Settings, pending: &Pending, inner: &Inner, 
         state |= state::TRANSLATED;
     }
     let mut used = Use { created: now, proved: now, packets: 0, bytes: 0 };
-    // SAFETY: an element of a hash that is not reused before the program ends (RCU); each field is one aligned word.
+    // SAFETY: the memory lives as long as the map; each field is one aligned word.
     if let Some(flow) = egress_flow(sent).map(|flow| unsafe { &mut *flow }) {
         if flow.pod == interface
             && flow.uplink == packet.interface()
