@@ -278,7 +278,7 @@ pub(crate) fn forget_egress(tuple: &Tuple, pod: u32) {
             return;
         }
         // That somebody else was faster is no failure.
-        INGRESS.remove(&answers).ok();
+        INGRESS.remove(answers).ok();
         EGRESS.remove(tuple).ok();
     }
 }
@@ -292,7 +292,7 @@ pub(crate) fn forget_ingress(tuple: &Tuple, outer: &Address) {
         if owner != *outer {
             return;
         }
-        EGRESS.remove(&answers).ok();
+        EGRESS.remove(answers).ok();
         INGRESS.remove(tuple).ok();
     }
 }

@@ -31,6 +31,7 @@ use crate::{
 const NEXT: i32 = TC_ACT_UNSPEC;
 
 /// A decision of the fast path.
+#[derive(Clone, Copy)]
 enum Decision {
     /// Counted; the verdict.
     Take(Counter, i32),

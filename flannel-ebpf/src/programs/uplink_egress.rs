@@ -148,9 +148,9 @@ fn vxlan(header: &mut [u32; HEADER_WORDS], at: usize, udp_vxlan: &[u32; 4], ethe
 /// Zeroes the words from `first` on, one by one: a loop over memory is what the verifier grants to the mightier only.
 #[inline(always)]
 fn clear(header: &mut [u32; HEADER_WORDS], first: usize) {
-    for word in first..HEADER_WORDS {
+    for word in header.iter_mut().skip(first) {
         // SAFETY: an element of the array.
-        unsafe { core::ptr::from_mut(&mut header[word]).write_volatile(0) };
+        unsafe { core::ptr::from_mut(word).write_volatile(0) };
     }
 }
 

@@ -106,8 +106,9 @@ fn for_us(packet: Packet, settings: &Settings, family: &FamilySettings, outer: &
 /// The inner Ethernet header: for our VTEP, and of this family.
 #[inline(always)]
 fn check_frame(ethernet: &[u16; 7], family: &FamilySettings, protocol: u16) -> Result<(), Decision> {
-    let [a, b, c, d, e, f] = family.mac.0;
-    let ours = [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])];
+    let mac = family.mac.0;
+    let half = |at: usize| u16::from_ne_bytes([mac[at], mac[at + 1]]);
+    let ours = [half(0), half(2), half(4)];
     if ethernet[0] != ours[0] || ethernet[1] != ours[1] || ethernet[2] != ours[2] {
         return Err(Counter::IngressMac.into());
     }
