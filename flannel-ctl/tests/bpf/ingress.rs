@@ -159,6 +159,9 @@ pub(crate) fn cases() -> Vec<Case> {
         case("SYN", Counter::IngressControl, BOTH, |site, net| known(site, net, TCP, |inner, _| inner.flags = 0x12)),
         case("FIN", Counter::IngressControl, BOTH, |site, net| known(site, net, TCP, |inner, _| inner.flags = 0x11)),
         case("RST", Counter::IngressControl, BOTH, |site, net| known(site, net, TCP, |inner, _| inner.flags = 0x14)),
+        case("RST in a packet that the kernel has to verify", Counter::IngressControl, BOTH, |site, net| {
+            known(site, net, TCP, |inner, outer| (inner.flags, outer.udp_checksum) = (0x14, 0x1234))
+        }),
         case("an unknown flow", Counter::IngressUnknown, BOTH, |site, net| {
             known(site, net, TCP, |inner, _| inner.ports.1 ^= 1)
         }),

@@ -41,6 +41,7 @@ fn v4(packet: Packet, settings: &Settings) -> Result<Decision, Decision> {
     check_frame(&frame.ethernet, family, IPV4)?;
     let inner =
         inner::ipv4(&frame.ip, &frame.transport, length.wrapping_sub(INNER)).map_err(|why| decline(&outer, why))?;
+    verified(packet, &outer)?;
     let (flow, filled) = known(packet, settings, family, &outer, &inner)?;
     let tos = ecn::decapsulate(outer.tos, inner.tos).ok_or(Counter::IngressEcn)?;
     let headers =
@@ -62,6 +63,7 @@ fn v6(packet: Packet, settings: &Settings) -> Result<Decision, Decision> {
     check_frame(&frame.ethernet, family, IPV6)?;
     let inner =
         inner::ipv6(&frame.ip, &frame.transport, length.wrapping_sub(INNER)).map_err(|why| decline(&outer, why))?;
+    verified(packet, &outer)?;
     let (flow, filled) = known(packet, settings, family, &outer, &inner)?;
     let tos = ecn::decapsulate(outer.tos, inner.tos).ok_or(Counter::IngressEcn)?;
     let headers =
@@ -96,8 +98,17 @@ fn for_us(packet: Packet, settings: &Settings, family: &FamilySettings, outer: &
     if outer.vni != settings.vni {
         return Err(Counter::IngressVni.into());
     }
-    // A checksum has to be right: it is if the interface or the kernel's receive offload has checked it already.
-    if packet.has_vlan_tag() || outer.checksummed && !packet.checksum_is_known_right() {
+    if packet.has_vlan_tag() {
+        return Err(Counter::IngressOuter.into());
+    }
+    Ok(())
+}
+
+/// A checksum has to be right: it is if the interface or the kernel's receive offload has checked it already. Asked when
+/// the inner headers have been read: what ends a flow ends it at once, whoever verifies the packet.
+#[inline(always)]
+fn verified(packet: Packet, outer: &Outer) -> Result<(), Decision> {
+    if outer.checksummed && !packet.checksum_is_known_right() {
         return Err(Counter::IngressOuter.into());
     }
     Ok(())
