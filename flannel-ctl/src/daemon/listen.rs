@@ -51,9 +51,10 @@ fn hear(wake_tx: Sender<Wake<Notice>>) -> impl FnMut(Notice) -> bool {
 }
 
 fn hear_filter(wake_tx: Sender<Wake<Notice>>) -> impl FnMut(Touched) -> bool {
-    let inbox = Inbox::new(1, ());
+    let (inbox, others) = (Inbox::new(1, ()), Inbox::new(1, ()));
     let mut deaf = false;
     move |touched| match touched {
+        Touched::Others => !others.push(()) || wake_tx.send(Wake::OthersRules(others.clone())).is_ok(),
         Touched::Deaf(why) => {
             deaf = true;
             wake_tx.send(Wake::Deaf(Ear::Filter, Some(why))).is_ok()

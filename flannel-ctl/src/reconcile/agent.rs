@@ -47,6 +47,8 @@ pub enum Wake<N> {
     Kernel(Inbox<N>),
     /// The packet filter's tables were touched.
     Filter(Inbox<()>),
+    /// Rules of somebody else changed.
+    OthersRules(Inbox<()>),
     /// Nothing is heard with this ear any more, and why; `None`: it hears again.
     Deaf(Ear, Option<String>),
     Question(Question),
@@ -198,6 +200,10 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
                 // What a new rule forbids shall not go on past it.
                 self.kernel.doubt_flows();
                 self.observe_after(FILTER_SETTLES, "the packet filter was touched");
+            }
+            Wake::OthersRules(inbox) => {
+                inbox.take();
+                self.kernel.doubt_flows();
             }
             Wake::Deaf(ear, problem) => {
                 self.memory.deaf(ear, problem);

@@ -69,8 +69,7 @@ impl Own {
 pub struct Listener;
 
 impl Listener {
-    /// Calls `each` from a thread of its own for every change by others that may concern us,
-    /// until it returns `false`. The calling thread's network namespace is listened to. A socket
+    /// Calls `each` from a thread of its own for every change by others, until it returns `false`. The calling thread's network namespace is listened to. A socket
     /// that fails is replaced by another.
     pub fn start(own: Own, each: impl FnMut(Touched) -> bool + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
         let socket = subscribe()?;
@@ -86,6 +85,8 @@ impl Listener {
 pub enum Touched {
     /// Rules that concern us may have changed.
     Rules,
+    /// Rules of somebody else have changed: what they said of a flow may no longer hold.
+    Others,
     /// No changes are heard of, for this reason, until the next word.
     Deaf(String),
 }
@@ -110,25 +111,34 @@ fn listen(socket: &RawSocket, own: &Own, each: &mut impl FnMut(Touched) -> bool)
     let mut buffer = Vec::with_capacity(64 << 10);
     loop {
         buffer.clear();
-        let concerned = match socket.recv(&mut buffer, 0) {
-            Ok(_) => concerns_us(&buffer, own),
+        let touched = match socket.recv(&mut buffer, 0) {
+            Ok(_) => touched(&buffer, own),
             // Notices were lost: anything may have changed.
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => true,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => Some(Touched::Rules),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
             Err(error) => return Some(error),
         };
-        if concerned && !each(Touched::Rules) {
+        if touched.is_some_and(|touched| !each(touched)) {
             return None;
         }
     }
 }
 
-fn concerns_us(datagram: &[u8], own: &Own) -> bool {
+fn touched(datagram: &[u8], own: &Own) -> Option<Touched> {
     // A datagram has one sender: that of its first message (`nlmsg_pid`).
     if u32_at(datagram, SENDER).is_some_and(|port| own.contains(port)) {
-        return false;
+        return None;
     }
-    messages(datagram).any(|notice| message_of(notice.kind).is_some_and(|kind| matters(kind, notice.payload)))
+    let mut others = None;
+    for notice in messages(datagram) {
+        match message_of(notice.kind) {
+            Some(kind) if matters(kind, notice.payload) => return Some(Touched::Rules),
+            // Every transaction ends with one.
+            Some(message::NEWGEN) | None => {}
+            Some(_) => others = Some(Touched::Others),
+        }
+    }
+    others
 }
 
 /// Ours or flannel's, or a table or chain where iptables keeps ours.

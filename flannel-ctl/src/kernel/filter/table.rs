@@ -36,6 +36,7 @@ pub(super) mod message {
     pub(crate) const NEWSETELEM: u16 = 12;
     pub(crate) const GETSETELEM: u16 = 13;
     pub(crate) const DELSETELEM: u16 = 14;
+    pub(crate) const NEWGEN: u16 = 15;
     pub(crate) const GETGEN: u16 = 16;
     pub(crate) const GETOBJ: u16 = 19;
 }

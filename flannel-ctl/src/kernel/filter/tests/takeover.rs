@@ -165,13 +165,14 @@ fn only_what_others_do_wakes_us() {
     isolated(|| {
         let mut filter = HostFilter::open(Choice::Nft);
         let (notices, woken) = std::sync::mpsc::channel();
-        Listener::start(filter.own(), move |_| notices.send(()).is_ok()).unwrap();
+        Listener::start(filter.own(), move |touched| notices.send(touched).is_ok()).unwrap();
         converge(&mut filter, &wanted(&guarded(false), &[("192.0.2.9", "10.244.9.0/24")]));
         sh("nft 'table ip theirs { chain c { type nat hook postrouting priority srcnat; }; }'");
         // A marker that does concern us, behind everything that does not.
         sh("nft add rule inet flannel-ctl forward accept");
-        woken.recv_timeout(std::time::Duration::from_secs(5)).unwrap();
-        assert!(woken.try_recv().is_err(), "one change by others, one notice");
+        let next = || woken.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        assert_eq!([next(), next()], [Touched::Others, Touched::Rules], "each change by others is told once");
+        assert!(woken.try_recv().is_err(), "and nothing else");
     });
 }
 
