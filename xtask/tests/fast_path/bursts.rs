@@ -1,0 +1,78 @@
+//! Very many flows: none is lost, one pod's share is bounded, and others do not notice.
+
+use std::net::SocketAddr;
+
+use flannel_common::Counter;
+use xtask::lab::{Family, Netns, wait};
+
+use crate::{
+    site::{Site, skipped},
+    talk::{Talk, udp_to},
+};
+
+/// How many flows pods ask with, one question each.
+const QUESTIONS: usize = 3000;
+/// New flows a second: few, so that a slow machine has more too.
+const RATE: u64 = 50;
+
+#[test]
+fn a_pod_with_very_many_flows_is_served_and_disturbs_nobody() {
+    if skipped(&[]) {
+        return;
+    }
+    let rate = RATE.to_string();
+    let site = Site::start("fpburst", 2, &["--pod-flow-rate", &rate, "--max-flows", "1024"]);
+    let neighbour = second_pod(&site);
+    let answering = site.answering(2, Family::V4, 53);
+    let (busy, idle) = (Talk::tcp(&neighbour, answering.address()), Talk::udp(&neighbour, answering.address()));
+    idle.more(300);
+    idle.pause(true);
+    site.until_fast(&busy, &[1, 2]);
+    let mut asked = 0;
+    let counts = site.during(1, || asked = ask(site.pod(1), answering.address()));
+    assert_eq!(asked, QUESTIONS, "answers of {QUESTIONS}");
+    assert!(counts.get(Counter::LearnRate) > 0, "{}", counts.shown());
+    site.until_fast(&busy, &[1, 2]);
+    busy.whole();
+    idle.pause(false);
+    site.until_fast(&idle, &[1, 2]);
+    idle.whole();
+    site.alive();
+}
+
+/// A question each from a socket of its own, asked several times so that its flow seems worth knowing; how many were answered.
+fn ask(from: &Netns, to: SocketAddr) -> usize {
+    let mut answered = 0;
+    let mut answer = [0; 64];
+    for number in 0..QUESTIONS {
+        let socket = udp_to(from, to);
+        socket.set_read_timeout(Some(wait::LONG)).unwrap();
+        let mut whole = true;
+        for part in 0..4 {
+            let question = format!("question {number}.{part}");
+            socket.send(question.as_bytes()).unwrap();
+            whole &= socket.recv(&mut answer).is_ok_and(|read| &answer[..read] == question.as_bytes());
+        }
+        answered += usize::from(whole);
+    }
+    answered
+}
+
+/// Another pod beside the first one of node 1.
+fn second_pod(site: &Site) -> Netns {
+    let pod = Netns::create("fpburst91-pod").unwrap();
+    let env = site.node(1).subnet_env().unwrap();
+    let (gateway, length) = env.subnet(Family::V4).unwrap().split_once('/').unwrap();
+    let gateway: std::net::Ipv4Addr = gateway.parse().unwrap();
+    let address = std::net::Ipv4Addr::from_bits(gateway.to_bits() + 9);
+    site.netns(1)
+        .ip(&format!(
+            "link add veth1 mtu 1430 type veth peer name eth0 mtu 1430 netns {}\nlink set veth1 master cni0 up\n",
+            pod.name()
+        ))
+        .unwrap();
+    pod.ip(&format!("address add {address}/{length} dev eth0\nlink set eth0 up\nroute add default via {gateway}\n"))
+        .unwrap();
+    pod.settle("eth0").unwrap();
+    pod
+}
