@@ -92,11 +92,16 @@ pub(super) fn options(settings: &Settings) -> FastOptions {
 /// flows and some 35 MB, a fifth of a hundredth.
 fn sizes(settings: &Settings) -> Sizes {
     const FEWEST: u64 = 8192;
+    /// Each processor keeps up to 128 entries in stock (`LOCAL_FREE_TARGET`, `kernel/bpf/bpf_lru_list.c`, 6.18), where no
+    /// flow is: four times that leaves most of a small map to flows.
+    const FEWEST_PER_CPU: u64 = 512;
     const MOST: u64 = 1 << 18;
     const MEMORY_PER_FLOW_KIB: u64 = 256;
     let flows = settings.fast_path.flows.unwrap_or_else(|| {
         let flows = memory_kib().unwrap_or(0) / MEMORY_PER_FLOW_KIB;
-        u32::try_from(flows.clamp(FEWEST, MOST).next_power_of_two()).unwrap_or(u32::MAX)
+        let cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
+        let fewest = FEWEST.max(FEWEST_PER_CPU * cpus).min(MOST);
+        u32::try_from(flows.clamp(fewest, MOST).next_power_of_two()).unwrap_or(u32::MAX)
     });
     Sizes { flows, peers: 65_536, pods: 4096 }
 }

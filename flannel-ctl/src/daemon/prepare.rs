@@ -91,11 +91,6 @@ pub(super) async fn prepare(
     tracing::info!(interface = uplink.name, v4 = ?uplink.v4, v6 = ?uplink.v6, public_v4 = ?uplink.public_v4,
         public_v6 = ?uplink.public_v6, mtu = uplink.mtu, "uplink");
     let vteps = vteps(settings, &network, node_id, true)?;
-    // Verifying the programs takes about as long as getting a lease.
-    let loading = tokio::task::spawn_blocking({
-        let (settings, network) = (settings.clone(), network.clone());
-        move || fast::choose(&settings, &network)
-    });
 
     tell(report_tx, |report| report.reason = "waiting for a lease".into());
     let request = LeaseRequest {
@@ -113,7 +108,7 @@ pub(super) async fn prepare(
         tracing::warn!(limit, "the packet filter of this host cannot do all that is asked for");
     }
     let mut kernel = LinuxKernel::new(Scope::default())?.with_filter(Box::new(filter));
-    let datapath = loading.await.map_err(|_| StartError::Died("loading of the BPF programs"))?;
+    let datapath = fast::choose(settings, &network);
     let nexthops = kernel.supports_nexthops();
     let mut facts = facts(settings, &network, uplink, vteps, lease.subnet, nexthops);
     if let Some(fast) = datapath.fast_path {

@@ -12,6 +12,7 @@ mod instructions;
 mod kernel;
 mod learning;
 mod races;
+mod scale;
 mod site;
 
 use flannel_ctl::kernel::fastpath;

@@ -93,12 +93,13 @@ pub(crate) struct Site {
 impl Site {
     /// Loads the programs, and keeps this thread on one CPU: what they correlate is kept per CPU.
     pub(crate) fn new() -> Self {
+        Self::with(Sizes { flows: 1024, peers: 16, pods: 16 })
+    }
+
+    /// The same with room for so many.
+    pub(crate) fn with(sizes: Sizes) -> Self {
         stay_on_one_cpu();
-        let mut site = Self {
-            trial: Trial::load(Sizes { flows: 1024, peers: 16, pods: 16 }).unwrap(),
-            pod: LOOPBACK,
-            uplink: LOOPBACK,
-        };
+        let mut site = Self { trial: Trial::load(sizes).unwrap(), pod: LOOPBACK, uplink: LOOPBACK };
         site.reset();
         site
     }

@@ -116,6 +116,10 @@ impl Maps {
         self.peers.put(base, peer)
     }
 
+    pub(super) fn put_peers(&mut self, bases: &[Address], peers: &[Peer]) -> Vec<Result<(), FastPathError>> {
+        self.peers.put_all(bases, peers)
+    }
+
     pub(super) fn remove_peer(&mut self, base: Address) -> Result<(), FastPathError> {
         self.peers.remove(base)
     }

@@ -11,6 +11,7 @@
 //! with them.
 
 mod attach;
+mod batch;
 mod clock;
 mod clsact;
 mod conntrack;
@@ -26,7 +27,7 @@ mod ports;
 mod table;
 pub mod trial;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use flannel_common::{Address, Peer, PodInterface, Settings};
 use ipnet::IpNet;
@@ -158,6 +159,22 @@ impl FastPath {
         Ok(())
     }
 
+    /// Puts peers, as long as the ops do nothing else; one outcome each. A cluster's worth of them comes at once.
+    pub fn put_peers(&mut self, ops: &[Op]) -> Vec<Result<(), FastPathError>> {
+        let puts = ops.iter().map_while(|op| match (&op.key, &op.to) {
+            (Key::FastPeer(net), Some(Object::FastPeer { outer, zero_checksum })) => {
+                Some((*net, peer(*outer, *zero_checksum)))
+            }
+            _ => None,
+        });
+        let (nets, peers): (Vec<_>, Vec<_>) = puts.unzip();
+        let bases: Vec<_> = nets.iter().map(|net| Address::from(net.network())).collect();
+        let outcomes = self.maps.put_peers(&bases, &peers);
+        let done = nets.into_iter().zip(peers).zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
+        self.peers.extend(done.map(|(entry, _)| entry));
+        outcomes
+    }
+
     /// Carries out one change.
     pub fn apply(&mut self, op: &Op, indexes: Indexes) -> Result<(), FastPathError> {
         match (&op.key, &op.to) {
@@ -176,8 +193,7 @@ impl FastPath {
                 Ok(())
             }
             (Key::FastPeer(net), Some(Object::FastPeer { outer, zero_checksum })) => {
-                let flags = if *zero_checksum { Peer::ZERO_CHECKSUM } else { 0 };
-                let peer = Peer { outer: Address::from(*outer), flags };
+                let peer = peer(*outer, *zero_checksum);
                 self.maps.put_peer(Address::from(net.network()), peer)?;
                 self.peers.insert(*net, peer);
                 Ok(())
@@ -205,6 +221,10 @@ impl FastPath {
             _ => Err(FastPathError::Mismatch(op.key)),
         }
     }
+}
+
+fn peer(outer: IpAddr, zero_checksum: bool) -> Peer {
+    Peer { outer: outer.into(), flags: if zero_checksum { Peer::ZERO_CHECKSUM } else { 0 } }
 }
 
 fn object_of(peer: &Peer) -> Object {

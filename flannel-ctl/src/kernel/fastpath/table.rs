@@ -1,11 +1,15 @@
 //! A pinned map with typed keys and values.
 
-use std::{borrow::Borrow, path::Path};
+use std::{
+    borrow::Borrow,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use bytemuck::Pod;
 
-use super::FastPathError;
+use super::{FastPathError, batch};
 
 /// A type of `flannel-common` as aya wants it.
 #[derive(Clone, Copy)]
@@ -33,6 +37,8 @@ pub(super) fn failed(what: &'static str, map: &'static str, cause: MapError) -> 
 pub(super) struct Hash<K: Pod, V: Pod> {
     name: &'static str,
     map: HashMap<MapData, Raw<K>, Raw<V>>,
+    /// The same map.
+    fd: OwnedFd,
 }
 
 impl<K: Pod, V: Pod> Hash<K, V> {
@@ -42,8 +48,13 @@ impl<K: Pod, V: Pod> Hash<K, V> {
     }
 
     pub(super) fn new(name: &'static str, map: Map) -> Result<Self, FastPathError> {
+        let fd = match &map {
+            Map::HashMap(data) | Map::LruHashMap(data) => data.fd().as_fd().try_clone_to_owned(),
+            _ => Err(std::io::ErrorKind::InvalidInput.into()),
+        };
+        let fd = fd.map_err(|cause| failed("open", name, MapError::IoError(cause)))?;
         let map = HashMap::try_from(map).map_err(|cause| failed("open", name, cause))?;
-        Ok(Self { name, map })
+        Ok(Self { name, map, fd })
     }
 
     pub(super) fn get(&self, key: K) -> Result<Option<V>, FastPathError> {
@@ -56,6 +67,14 @@ impl<K: Pod, V: Pod> Hash<K, V> {
 
     pub(super) fn put(&mut self, key: K, value: V) -> Result<(), FastPathError> {
         self.map.insert(Raw(key), Raw(value), 0).map_err(|cause| failed("write to", self.name, cause))
+    }
+
+    /// Many at once; one outcome each.
+    pub(super) fn put_all(&mut self, keys: &[K], values: &[V]) -> Vec<Result<(), FastPathError>> {
+        let done = batch::put(self.fd.as_fd(), keys, values);
+        // The others one by one, so that each has an answer of its own.
+        let others = keys.iter().zip(values).skip(done);
+        (0..done).map(|_| Ok(())).chain(others.map(|(key, value)| self.put(*key, *value))).collect()
     }
 
     /// Removing what is not there succeeds.

@@ -1,7 +1,7 @@
 //! The programs on maps of their own that nobody else sees: bytes in, bytes out (`BPF_PROG_TEST_RUN`), or attached to
 //! an interface for as long as the value lives. For tests; the daemon does not use it.
 
-use std::io;
+use std::{io, time::Duration};
 
 use aya::programs::{LinkOrder, ProgramError, TestRun as _, TestRunOptions, tc::TcAttachOptions};
 use flannel_common::{
@@ -90,6 +90,16 @@ impl Trial {
         Ok(Outcome { verdict: result.return_value.cast_signed(), packet: out })
     }
 
+    /// Runs a program so often on one packet, which it should leave as it is; how long one run takes, by the kernel's clock.
+    pub fn time(&self, hook: Hook, packet: &[u8], context: Context, repeat: u32) -> Result<Duration, FastPathError> {
+        let context = context.encode();
+        let options =
+            TestRunOptions { data_in: Some(packet), ctx_in: Some(&context), repeat, ..TestRunOptions::default() };
+        let result = self.programs.look(hook)?.test_run(options);
+        let failed = |cause| FastPathError::Program { program: hook.program(), cause: Box::new(cause) };
+        Ok(result.map_err(failed)?.duration)
+    }
+
     /// Attaches a program to an interface of the calling thread's network namespace.
     pub fn attach(&mut self, hook: Hook, interface: &str) -> Result<(), FastPathError> {
         let attach = |cause| FastPathError::Attach {
@@ -120,6 +130,14 @@ impl Trial {
 
     pub fn put_peer(&mut self, base: Address, peer: Peer) -> Result<(), FastPathError> {
         self.peers.put(base, peer)
+    }
+
+    pub fn peer(&self, base: Address) -> Result<Option<Peer>, FastPathError> {
+        self.peers.get(base)
+    }
+
+    pub fn put_peers(&mut self, bases: &[Address], peers: &[Peer]) -> Result<(), FastPathError> {
+        self.peers.put_all(bases, peers).into_iter().collect()
     }
 
     pub fn remove_peer(&mut self, base: Address) -> Result<(), FastPathError> {

@@ -92,7 +92,7 @@ impl LinuxKernel {
                 Some(filter) => filter.apply(run),
                 None => run.iter().map(|op| Err(no_filter(op))).collect(),
             },
-            Lane::FastPath => run.iter().map(|op| self.apply_to_fast_path(op)).collect(),
+            Lane::FastPath => self.apply_to_fast_path(run),
             Lane::Address | Lane::Neighbour | Lane::Fdb | Lane::Nexthop | Lane::Route => {
                 run.chunks(BATCH).flat_map(|batch| self.apply_batch(batch)).collect()
             }

@@ -8,7 +8,7 @@ use super::{LinuxKernel, explain, explain::refused};
 use crate::{
     kernel::{
         KernelError,
-        fastpath::Indexes,
+        fastpath::{FastPathError, Indexes},
         netlink::{
             fdb,
             filter::{self, Direction, Filter},
@@ -18,17 +18,29 @@ use crate::{
             socket::Refusal,
         },
     },
-    model::{Family, Key, Op, PodLink, State},
+    model::{Family, Key, Object, Op, PodLink, State},
     plan::explain::explain as words,
 };
 
 impl LinuxKernel {
-    pub(super) fn apply_to_fast_path(&mut self, op: &Op) -> Result<(), KernelError> {
+    pub(super) fn apply_to_fast_path(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
         let indexes = self.indexes();
-        match &mut self.fast {
-            Some(fast) => fast.apply(op, indexes).map_err(|error| error.into_kernel(words(op))),
-            None => Err(refused(op, &Refusal::new(Errno::EOPNOTSUPP, "no BPF programs are loaded"))),
+        let Some(fast) = &mut self.fast else {
+            let refusal = Refusal::new(Errno::EOPNOTSUPP, "no BPF programs are loaded");
+            return ops.iter().map(|op| Err(refused(op, &refusal))).collect();
+        };
+        let mut outcomes = Vec::with_capacity(ops.len());
+        while let Some(op) = ops.get(outcomes.len()) {
+            match (op.key, &op.to) {
+                (Key::FastPeer(_), Some(Object::FastPeer { .. })) => {
+                    outcomes.extend(fast.put_peers(&ops[outcomes.len()..]));
+                }
+                _ => outcomes.push(fast.apply(op, indexes)),
+            }
         }
+        let told =
+            |(op, outcome): (&Op, Result<(), FastPathError>)| outcome.map_err(|error| error.into_kernel(words(op)));
+        ops.iter().zip(outcomes).map(told).collect()
     }
 
     pub(super) fn observe_fast_path(&mut self, state: &mut State) -> Result<(), KernelError> {
