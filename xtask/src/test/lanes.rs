@@ -20,10 +20,11 @@ pub(crate) enum Lane {
     Netns,
     Bpf,
     E2e,
+    Kernels,
 }
 
 impl Lane {
-    pub(crate) const ALL: [Self; 4] = [Self::Fast, Self::Netns, Self::Bpf, Self::E2e];
+    pub(crate) const ALL: [Self; 5] = [Self::Fast, Self::Netns, Self::Bpf, Self::E2e, Self::Kernels];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -31,6 +32,7 @@ impl Lane {
             Self::Netns => "netns",
             Self::Bpf => "bpf",
             Self::E2e => "e2e",
+            Self::Kernels => "kernels",
         }
     }
 
@@ -40,6 +42,7 @@ impl Lane {
             Self::Netns => "stores, sources of leases and the lab itself, with real servers",
             Self::Bpf => "the BPF programs in the running kernel",
             Self::E2e => "whole clusters through the built binary",
+            Self::Kernels => "other kernels than this machine's, under emulation",
         }
     }
 
@@ -58,7 +61,17 @@ impl Lane {
         match self {
             Self::Fast => vec![Tool::Component("cargo-fmt", "rustfmt")],
             Self::Netns => basics.to_vec(),
-            Self::Bpf => [&basics[..1], &basics[3..4], &tools::BPF].concat(),
+            Self::Bpf => {
+                let more = [
+                    basics[0],
+                    basics[1],
+                    basics[3],
+                    Tool::Program("bpftool", "bpftool"),
+                    Tool::Program("strace", "strace"),
+                    Tool::Program("iperf3", "iperf3"),
+                ];
+                [&more[..], &tools::BPF].concat()
+            }
             Self::E2e => {
                 let more = [
                     Tool::Program("ethtool", "ethtool"),
@@ -66,9 +79,20 @@ impl Lane {
                     Tool::Program("scapy", "python3-scapy"),
                     Tool::Program("conntrack", "conntrack"),
                     Tool::Program("iperf3", "iperf3"),
+                    Tool::Program("bpftool", "bpftool"),
                 ];
                 [&basics[..], &more].concat()
             }
+            Self::Kernels => vec![
+                basics[0],
+                basics[1],
+                Tool::Program("bpftool", "bpftool"),
+                Tool::Program("busybox", "busybox-static"),
+                Tool::Program("cpio", "cpio"),
+                Tool::Program("depmod", "kmod"),
+                Tool::Program("qemu-system-x86_64", "qemu-system-x86"),
+                Tool::Program("xz", "xz-utils"),
+            ],
         }
     }
 
