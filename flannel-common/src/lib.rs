@@ -12,6 +12,7 @@ mod counter;
 mod flow;
 mod peer;
 mod settings;
+mod trace;
 mod tuple;
 
 pub use addr::{Mac, ParseMacError};
@@ -19,4 +20,5 @@ pub use counter::{COUNTERS_MAP, Counter, TUNNELLED_MAP};
 pub use flow::{EGRESS_MAP, EgressFlow, HEADER_WORDS, INGRESS_MAP, IngressFlow, Use, state};
 pub use peer::{PEERS_MAP, PODS_MAP, Peer, PodInterface};
 pub use settings::{FamilySettings, LAYOUT, SETTINGS_MAP, Settings};
+pub use trace::{TRACE_FILTER, TRACE_MAP, TRACE_NOTHING, TRACE_OCTETS, TraceFilter, TraceRecord};
 pub use tuple::{Address, Tuple};

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::BPF_ANY,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use flannel_common::{
@@ -39,6 +39,9 @@ static PENDING_INGRESS: PerCpuArray<Pending, 1> = PerCpuArray::new();
 /// the count. Two flows that share a slot push each other out; then both are learned later.
 #[btf_map]
 static SIGHTINGS: PerCpuArray<u32, { SIGHTINGS_MAX as usize }> = PerCpuArray::new();
+/// The least that kernels of all page sizes take, as long as nobody traces.
+#[btf_map]
+pub(crate) static TRACE: RingBuf<(), 65_536> = RingBuf::new();
 /// Where an [`EgressFlow`] is put together: it would take half of the stack.
 #[btf_map]
 static EGRESS_DRAFT: PerCpuArray<EgressFlow, 1> = PerCpuArray::new();

@@ -93,6 +93,13 @@ impl Packet {
         unsafe { (*self.0).vlan_present != 0 }
     }
 
+    /// Copies its first octets; not if there are fewer. `to` has room for them.
+    #[inline(always)]
+    pub(crate) fn copy(self, to: *mut u8, octets: u32) -> bool {
+        // SAFETY: see length; the verifier knows how much room there is.
+        unsafe { bpf_skb_load_bytes(self.0.cast(), 0, to.cast(), octets) == 0 }
+    }
+
     /// Payload of each segment that this packet will be cut into, or 0.
     #[inline(always)]
     pub(crate) fn segment(self) -> u32 {

@@ -5,9 +5,12 @@
 #![expect(clippy::unwrap_used, reason = "a test's helper functions are tests too")]
 
 use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead as _, BufReader},
     net::{IpAddr, SocketAddr, UdpSocket},
-    path::Path,
-    process::Output,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
     thread,
     time::Duration,
 };
@@ -32,20 +35,22 @@ fn address(node: &Node) -> IpAddr {
 
 fn socket(node: &Node, port: u16) -> UdpSocket {
     let socket = node.pod().netns().enter(|| UdpSocket::bind(SocketAddr::new(address(node), port))).unwrap().unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     socket
 }
 
-/// Sends `count` datagrams, and has each answered.
-fn converse(one: &UdpSocket, other: &UdpSocket, count: usize) {
+/// Sends `count` datagrams, and has each answered; how many were lost.
+fn converse(one: &UdpSocket, other: &UdpSocket, count: usize) -> usize {
     let mut buffer = [0; 64];
+    let mut lost = 0;
     for _ in 0..count {
         one.send_to(b"question", other.local_addr().unwrap()).unwrap();
         if other.recv(&mut buffer).is_ok() {
             other.send_to(b"answer", one.local_addr().unwrap()).unwrap();
-            one.recv(&mut buffer).ok();
         }
+        lost += usize::from(one.recv(&mut buffer).is_err());
     }
+    lost
 }
 
 fn flow(flows: &Value, pod: &UdpSocket) -> Option<Value> {
@@ -58,10 +63,52 @@ fn counter(counters: &Value, name: &str, field: &str) -> u64 {
     line[field].as_u64().unwrap()
 }
 
+/// What every attachment runs, by its pin.
+fn programs(node: &Node) -> BTreeMap<PathBuf, u64> {
+    let pins = fs::read_dir(node.bpf_dir().join("links")).unwrap().map(|entry| entry.unwrap().path());
+    let program = |pin: &Path| {
+        let output = Command::new("bpftool").args(["-j", "link", "show", "pinned"]).arg(pin).output().unwrap();
+        let link: Value = serde_json::from_slice(&output.stdout).unwrap();
+        link["prog_id"].as_u64().unwrap()
+    };
+    pins.map(|pin| (pin.clone(), program(&pin))).collect()
+}
+
+/// Traces a conversation, of which nothing is lost, and leaves everything as it was.
+fn trace(node: &Node, asks: &UdpSocket, answers: &UdpSocket) {
+    let before = programs(node);
+    let mut command = node.netns().command(flannel_ctl().unwrap());
+    let filter = ["--proto", "udp", "--port", "4000", "--pod", &asks.local_addr().unwrap().ip().to_string()];
+    command.arg("trace").args(filter).args(["--count", "60", "--output", "json", "--bpf-dir"]).arg(node.bpf_dir());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut started = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut started).unwrap();
+    assert!(started.starts_with("tracing at "), "{started}");
+    assert!(programs(node).iter().all(|(pin, program)| before[pin] != *program), "others are at work");
+    let busy = verb(node, node.bpf_dir(), &["trace"]);
+    assert!(String::from_utf8_lossy(&busy.stderr).contains("somebody traces already"), "{busy:?}");
+    let unheard = wait::until("60 lines", wait::LONG, || {
+        let lost = converse(asks, answers, 20);
+        child.try_wait().unwrap().map(|_| lost)
+    });
+    assert_eq!(unheard.unwrap(), 0);
+    let output = child.wait_with_output().unwrap();
+    let told: Vec<Value> =
+        output.stdout.split(|octet| *octet == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    assert_eq!(told.len(), 60);
+    let has = |program: &str, reason: &str, verdict: &str| {
+        told.iter().any(|line| line["program"] == program && line["reason"] == reason && line["verdict"] == verdict)
+    };
+    assert!(has("pod_ingress", "egress_fast", "redirect"), "{told:?}");
+    assert!(has("uplink_ingress", "ingress_fast", "redirect"), "{told:?}");
+    assert!(told.iter().all(|line| line["source_port"] == 4000 || line["destination_port"] == 4000), "{told:?}");
+    assert_eq!(programs(node), before, "as if nothing had been");
+}
+
 #[test]
 fn who_takes_the_fast_path_and_why_others_do_not() {
     const PREFIX: &str = "fcsee";
-    if skip_unless(&["ip"]) {
+    if skip_unless(&["ip", "bpftool"]) {
         return;
     }
     remove_leftovers(PREFIX).unwrap();
@@ -105,6 +152,8 @@ fn who_takes_the_fast_path_and_why_others_do_not() {
     }
     let one_way = counter(&json(node, &["counters"]), "egress_one_way", "tunnelled_sent") - before;
     assert!((50..=100).contains(&one_way), "{one_way}");
+
+    trace(node, &asks, &answers);
 
     let percent = wait::until("the hit rate in status", wait::LONG, || {
         converse(&asks, &answers, 50);

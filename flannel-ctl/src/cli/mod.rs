@@ -18,6 +18,7 @@ pub mod run_args;
 pub mod status;
 pub mod store;
 mod store_session;
+pub mod trace;
 pub mod version;
 
 use std::process::ExitCode;
@@ -50,6 +51,9 @@ pub enum Verb {
     /// Show what the BPF fast path decided over packets, and why
     #[command(after_help = counters::AFTER_HELP)]
     Counters(counters::Args),
+    /// Tell of chosen packets: which BPF program saw them, and what it decided
+    #[command(after_help = trace::AFTER_HELP)]
+    Trace(trace::Args),
     /// Print what `run` would change in the kernel; change nothing
     #[command(after_help = plan::AFTER_HELP, next_line_help = true)]
     Plan(plan::Args),
@@ -83,6 +87,7 @@ pub fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Verb::Peers(args) => peers::run(args),
         Verb::Flows(args) => flows::run(args),
         Verb::Counters(args) => counters::run(args),
+        Verb::Trace(args) => trace::run(args),
         Verb::Plan(args) => plan::run(args),
         Verb::Check(args) => check::run(args),
         Verb::Config(args) => config::run(args),

@@ -2,6 +2,8 @@
 
 pub mod counts;
 pub mod flows;
+pub mod trace;
 
 pub use counts::{Counts, Share, Way};
 pub use flows::{Flow, Known};
+pub use trace::Told;

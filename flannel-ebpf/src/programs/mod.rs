@@ -10,6 +10,7 @@
 
 mod pod_egress;
 mod pod_ingress;
+mod trace;
 mod uplink_egress;
 mod uplink_ingress;
 mod vtep_ingress;
@@ -22,6 +23,7 @@ use aya_ebpf::{
 };
 use flannel_common::{Counter, PodInterface, Settings};
 
+use self::trace::{At, Trace};
 use crate::{
     maps::{count, settings},
     packet::{Packet, Refused},
@@ -53,13 +55,14 @@ fn lost(_: Refused) -> Decision {
 }
 
 #[inline(always)]
-fn carry_out(decision: Decision) -> i32 {
+fn carry_out(decision: Decision, trace: Trace) -> i32 {
     let (counter, verdict) = match decision {
         Decision::Take(counter, verdict) => (counter, verdict),
         Decision::Leave(counter) => (counter, NEXT),
         Decision::Drop(counter) => (counter, TC_ACT_SHOT),
     };
     count(counter);
+    trace.end(Some(counter), verdict);
     verdict
 }
 
@@ -67,11 +70,15 @@ fn carry_out(decision: Decision) -> i32 {
 type Lesson = Result<Option<Counter>, Counter>;
 
 #[inline(always)]
-fn note(lesson: Lesson) -> i32 {
-    match lesson {
-        Ok(None) => {}
-        Ok(Some(counter)) | Err(counter) => count(counter),
+fn note(lesson: Lesson, trace: Trace) -> i32 {
+    let found = match lesson {
+        Ok(found) => found,
+        Err(counter) => Some(counter),
+    };
+    if let Some(counter) = found {
+        count(counter);
     }
+    trace.end(found, NEXT);
     NEXT
 }
 
@@ -79,41 +86,48 @@ fn note(lesson: Lesson) -> i32 {
 #[expect(clippy::needless_pass_by_value, reason = "the exported function that the macro writes calls it so")]
 fn pod_ingress(context: TcContext) -> i32 {
     let packet = Packet::new(&context);
+    let trace = Trace::begin(packet, At::PodIngress);
     let Some(settings) = settings() else {
-        count(Counter::EgressDisabled);
-        return NEXT;
+        return carry_out(Counter::EgressDisabled.into(), trace);
     };
-    carry_out(pod_ingress::decide(packet, settings).unwrap_or_else(|decision| decision))
+    carry_out(pod_ingress::decide(packet, settings).unwrap_or_else(|decision| decision), trace)
 }
 
 #[classifier]
 #[expect(clippy::needless_pass_by_value, reason = "as above")]
 fn uplink_ingress(context: TcContext) -> i32 {
     let packet = Packet::new(&context);
+    let trace = Trace::begin(packet, At::UplinkIngress);
     let Some(settings) = settings() else {
-        count(Counter::IngressDisabled);
-        return NEXT;
+        return carry_out(Counter::IngressDisabled.into(), trace);
     };
-    carry_out(uplink_ingress::decide(packet, settings).unwrap_or_else(|decision| decision))
+    carry_out(uplink_ingress::decide(packet, settings).unwrap_or_else(|decision| decision), trace)
 }
 
 #[classifier]
 #[expect(clippy::needless_pass_by_value, reason = "as above")]
 fn uplink_egress(context: TcContext) -> i32 {
-    note(uplink_egress::learn(Packet::new(&context)))
+    let packet = Packet::new(&context);
+    let trace = Trace::begin(packet, At::UplinkEgress);
+    note(uplink_egress::learn(packet), trace)
 }
 
 #[classifier]
 #[expect(clippy::needless_pass_by_value, reason = "as above")]
 fn vtep_ingress(context: TcContext) -> i32 {
-    vtep_ingress::remember(Packet::new(&context));
+    let packet = Packet::new(&context);
+    let trace = Trace::begin(packet, At::VtepIngress);
+    vtep_ingress::remember(packet);
+    trace.end(None, NEXT);
     NEXT
 }
 
 #[classifier]
 #[expect(clippy::needless_pass_by_value, reason = "as above")]
 fn pod_egress(context: TcContext) -> i32 {
-    note(pod_egress::learn(Packet::new(&context)))
+    let packet = Packet::new(&context);
+    let trace = Trace::begin(packet, At::PodEgress);
+    note(pod_egress::learn(packet), trace)
 }
 
 /// Nanoseconds of the monotonic clock.

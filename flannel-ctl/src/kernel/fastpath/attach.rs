@@ -127,7 +127,7 @@ fn pin(directory: &Directory, hook: Hook, index: u32) -> PathBuf {
     directory.links().join(format!("{}-{index}", hook.program()))
 }
 
-fn pins(directory: &Directory) -> Result<Vec<(PathBuf, Hook, u32)>, FastPathError> {
+pub(super) fn pins(directory: &Directory) -> Result<Vec<(PathBuf, Hook, u32)>, FastPathError> {
     let links = directory.links();
     let failed = |cause| FastPathError::Directory { what: "list", path: links.clone(), cause };
     let mut found = Vec::new();

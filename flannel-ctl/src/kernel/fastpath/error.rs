@@ -28,6 +28,10 @@ pub enum FastPathError {
     OtherLayout { path: PathBuf, found: String, wanted: u32 },
     #[error("{}: permission denied: needs root, or CAP_BPF and the directory's owner", .path.display())]
     Forbidden { path: PathBuf },
+    #[error("trace at {}: {cause} (needs root)", .path.display())]
+    Trace { path: PathBuf, cause: io::Error },
+    #[error("{}: somebody traces already; one at a time", .path.display())]
+    Traced { path: PathBuf },
     #[error("load the BPF object: {}{}", chain(.0), refusal(&**.0))]
     Load(#[source] Box<EbpfError>),
     #[error("load BPF program {program}: {}{}", chain(.cause), refusal(&**.cause))]
@@ -78,6 +82,8 @@ impl FastPathError {
             | Self::Absent { .. }
             | Self::OtherLayout { .. }
             | Self::Forbidden { .. }
+            | Self::Trace { .. }
+            | Self::Traced { .. }
             | Self::Load(_)
             | Self::Missing(_)
             | Self::Map { .. }

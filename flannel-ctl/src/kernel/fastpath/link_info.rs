@@ -2,8 +2,9 @@
 
 use std::{
     ffi::CString,
+    io,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -14,7 +15,9 @@ use nix::libc;
 
 /// Of `enum bpf_cmd` (`linux/bpf.h`).
 const OBJ_GET: libc::c_long = 7;
+const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const LINK_UPDATE: libc::c_long = 29;
 
 /// `struct bpf_link_info` as far as its TCX part (`linux/bpf.h`, 6.6).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,15 +50,57 @@ struct GetInfo {
     info: u64,
 }
 
+/// The member of `union bpf_attr` for [`PROG_GET_FD_BY_ID`].
+#[repr(C)]
+struct ById {
+    id: u32,
+    next: u32,
+    flags: u32,
+}
+
+/// The member of `union bpf_attr` for [`LINK_UPDATE`].
+#[repr(C)]
+struct Update {
+    link: u32,
+    program: u32,
+    flags: u32,
+    former: u32,
+}
+
+fn call<T>(command: libc::c_long, attribute: &T) -> io::Result<libc::c_long> {
+    // SAFETY: the kernel reads the attribute and what it points to, which outlive the call.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_ref(attribute), size_of::<T>()) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+fn opened(answer: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = i32::try_from(answer).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let get = Get { path: path.as_ptr().expose_provenance() as u64, fd: 0, flags: 0 };
+    opened(call(OBJ_GET, &get)?)
+}
+
+/// The program with the kernel's number.
+pub(super) fn program(id: u32) -> io::Result<OwnedFd> {
+    opened(call(PROG_GET_FD_BY_ID, &ById { id, next: 0, flags: 0 })?)
+}
+
+/// Has the link pinned at `path` run another program, from one packet to the next.
+pub(super) fn update(path: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
+    let link = open(path)?;
+    let number = |fd: RawFd| u32::try_from(fd).map_err(io::Error::other);
+    let update = Update { link: number(link.as_raw_fd())?, program: number(program.as_raw_fd())?, flags: 0, former: 0 };
+    call(LINK_UPDATE, &update).map(drop)
+}
+
 /// The link pinned at `path`, if one is.
 pub(super) fn of(path: &Path) -> Option<LinkInfo> {
-    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
-    let get = Get { path: path.as_ptr().expose_provenance() as u64, fd: 0, flags: 0 };
-    // SAFETY: the kernel reads the attribute and the path behind it; both outlive the call.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, OBJ_GET, ptr::from_ref(&get), size_of::<Get>()) };
-    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-    // SAFETY: the kernel has just opened it for us.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let fd = open(path).ok()?;
     let mut info = LinkInfo::default();
     let get_info = GetInfo {
         fd: u32::try_from(fd.as_raw_fd()).ok()?,

@@ -25,6 +25,7 @@ mod maps;
 mod object;
 mod ports;
 mod table;
+mod trace;
 pub mod trial;
 
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
@@ -37,6 +38,7 @@ pub use self::{
     error::FastPathError,
     maps::{Sizes, counts, known_flows},
     object::{EMBEDDED, Hook, probe},
+    trace::Tracing,
 };
 use super::KernelError;
 use crate::{
@@ -147,9 +149,10 @@ impl FastPath {
                     .map(|pod| pod.mtu),
                 Place::Uplink(_) | Place::Vtep(_) => Some(0),
             };
-            // Half of it is not it.
-            let whole = attached.iter().all(|(hook, program)| self.programs.id(*hook) == Some(*program))
-                && attached.len() == Hook::at(place).len();
+            // Half of it is not it; but programs that tell of packets do the same.
+            let whole = attached.len() == Hook::at(place).len()
+                && (attached.iter().all(|(hook, program)| self.programs.id(*hook) == Some(*program))
+                    || trace::is_under_way(&self.directory));
             // One that is not right shows up with an MTU that nobody wants, so that it is made right or taken away.
             let mtu = mtu.filter(|_| whole).unwrap_or(u32::MAX);
             out.insert(Key::Attachment(place), Object::Attachment { mtu });

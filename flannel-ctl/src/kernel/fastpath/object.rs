@@ -8,11 +8,13 @@ use aya::{
     programs::{ProgramError, SchedClassifier, TcAttachType},
     util::KernelVersion,
 };
+use flannel_common::{TRACE_FILTER, TRACE_MAP, TraceFilter};
 
 use super::{
     FastPathError,
     directory::Directory,
     maps::{self, Maps, Sizes},
+    table::Raw,
 };
 use crate::model::Place;
 
@@ -140,6 +142,23 @@ fn can_encapsulate() -> Result<(), FastPathError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Programs that tell of packets, on the maps that are there.
+pub(super) fn load_tracing(directory: &Directory, filter: TraceFilter) -> Result<Programs, FastPathError> {
+    /// Room for some thousands of records that nobody has read yet.
+    const RING: u32 = 1 << 20;
+    if !EMBEDDED {
+        return Err(FastPathError::NotEmbedded);
+    }
+    let filter = Raw(filter);
+    let mut loader = EbpfLoader::new();
+    loader.map_max_entries(TRACE_MAP, RING).override_global(TRACE_FILTER, &filter, true);
+    // They are there: the sizes given here do not matter.
+    for map in maps::pinned(Sizes { flows: 1, peers: 1, pods: 1 }) {
+        loader.map_pin_path(map.name, directory.map(map.name));
+    }
+    verified(loader.load(OBJECT).map_err(|error| FastPathError::Load(Box::new(error)))?)
 }
 
 fn verified(bpf: aya::Ebpf) -> Result<Programs, FastPathError> {

@@ -14,7 +14,7 @@ use super::{FastPathError, batch};
 /// A type of `flannel-common` as aya wants it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Raw<T>(T);
+pub(super) struct Raw<T>(pub(super) T);
 
 // SAFETY: `bytemuck::Pod` promises what `aya::Pod` asks for: any bytes are a value, and there is no padding.
 unsafe impl<T: Pod> aya::Pod for Raw<T> {}

@@ -1,0 +1,134 @@
+//! `flannel-ctl trace`.
+
+use std::{
+    io::{self, Write as _},
+    net::IpAddr,
+    os::fd::AsFd as _,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use flannel_common::{Address, TraceFilter};
+use nix::{
+    net::if_::if_indextoname,
+    poll::{PollFd, PollFlags, poll},
+    sys::{
+        signal::{SigSet, Signal},
+        signalfd::SignalFd,
+    },
+};
+
+use super::{fast_path::BpfArgs, logging};
+use crate::{
+    kernel::fastpath::Tracing,
+    output::{OutputArgs, OutputFormat},
+    traffic::Told,
+};
+
+/// What the verb has to say beyond its options.
+pub const AFTER_HELP: &str = "\
+Programs that tell take the place of those at work, and give it back at the end: no packet is lost, and nothing of it is left. All \
+conditions have to hold. At the uplink it is the packet inside of the tunnel that counts. Without a condition every packet is told, \
+and what is not read in time is not told.
+
+Needs root. A packet on the kernel path shows up at several programs, one on the fast path at pod_ingress and uplink_egress \
+or at uplink_ingress alone.";
+
+/// Arguments of `trace`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only packets from or to this address, before or after translation as the program sees it
+    #[arg(long, value_name = "ADDRESS")]
+    pub pod: Option<IpAddr>,
+    /// Only packets from this address
+    #[arg(long, value_name = "ADDRESS")]
+    pub src: Option<IpAddr>,
+    /// Only packets to this address
+    #[arg(long, value_name = "ADDRESS")]
+    pub dst: Option<IpAddr>,
+    /// Only packets from or to this TCP or UDP port
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Only packets of this protocol: tcp, udp, icmp, icmpv6 or a number
+    #[arg(long, value_name = "PROTOCOL", value_parser = protocol)]
+    pub proto: Option<u8>,
+    /// End after so many lines
+    #[arg(long, value_name = "COUNT")]
+    pub count: Option<usize>,
+    /// End after this time
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub duration: u64,
+    #[command(flatten)]
+    pub bpf: BpfArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    logging::only_warnings()?;
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block().context("hold signals back")?;
+    let interrupted = SignalFd::new(&signals).context("wait for signals")?;
+
+    let mut tracing = Tracing::start(&args.bpf.bpf_dir, filter(args))?;
+    writeln!(io::stderr(), "tracing at {} attachments for {} s", tracing.attachments(), args.duration)?;
+    let end = Instant::now() + Duration::from_secs(args.duration);
+    let mut left = args.count.unwrap_or(usize::MAX);
+    while left > 0 {
+        let now = Instant::now();
+        if now >= end {
+            break;
+        }
+        let mut ready =
+            [PollFd::new(tracing.as_fd(), PollFlags::POLLIN), PollFd::new(interrupted.as_fd(), PollFlags::POLLIN)];
+        let patience = u16::try_from((end - now).as_millis().min(1000)).unwrap_or(1000);
+        poll(&mut ready, patience).context("wait for packets")?;
+        if ready[1].any() == Some(true) {
+            break;
+        }
+        let name = |index| if_indextoname(index).ok().map(|name| name.to_string_lossy().into_owned());
+        let told = tracing.records().into_iter().filter_map(|record| Told::of(&record, name));
+        for told in told.take(left).collect::<Vec<_>>() {
+            left -= 1;
+            let line = match args.output.output {
+                OutputFormat::Table => told.line(),
+                OutputFormat::Json => serde_json::to_string(&told)?,
+            };
+            // Whoever reads has seen enough.
+            if writeln!(io::stdout(), "{line}").is_err() {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn filter(args: &Args) -> TraceFilter {
+    let address = |address: Option<IpAddr>| address.map_or(Address([0; 4]), Address::from);
+    let bit = |address: Option<IpAddr>, bit| if address.is_some() { bit } else { 0 };
+    TraceFilter {
+        ask: TraceFilter::ON
+            | bit(args.pod, TraceFilter::EITHER)
+            | bit(args.src, TraceFilter::SOURCE)
+            | bit(args.dst, TraceFilter::DESTINATION),
+        protocol: args.proto.unwrap_or(0).into(),
+        port: args.port.unwrap_or(0).to_be().into(),
+        either: address(args.pod),
+        source: address(args.src),
+        destination: address(args.dst),
+    }
+}
+
+fn protocol(text: &str) -> Result<u8, String> {
+    match text {
+        "icmp" => Ok(1),
+        "tcp" => Ok(6),
+        "udp" => Ok(17),
+        "icmpv6" => Ok(58),
+        number => number.parse().ok().filter(|number| *number != 0).ok_or_else(|| "no such protocol".to_owned()),
+    }
+}
