@@ -49,7 +49,7 @@ fn typical(site: &Site, hook: Hook, packets: &[Vec<u8>]) -> Duration {
 }
 
 #[test]
-fn the_cost_of_a_packet_does_not_depend_on_the_number_of_flows_or_peers() {
+fn packets_are_carried_whatever_the_number_of_flows_or_peers() {
     if skipped(&[]) {
         return;
     }
