@@ -208,7 +208,7 @@ fn cleanup_leaves_the_node_as_it_was_before_the_daemon() {
         "subnet.env",
         "lock",
         "4 BPF pins in ",
-        "6 BPF pins in ",
+        "7 BPF pins in ",
         "nf_conntrack_tcp_be_liberal=1",
     ] {
         assert!(said.lines().any(|line| line.starts_with("removed ") && line.contains(wanted)), "{wanted}: {said}");
