@@ -99,9 +99,12 @@ impl Packets {
     }
 
     /// Frames that tshark finds malformed or warns about, one line each. Checksums are not judged:
-    /// on virtual links they are filled in by nobody.
+    /// on virtual links they are filled in by nobody. Nor is a receiver whose window is full: that it reads
+    /// slowly says nothing about the frame.
     pub fn complaints(&self) -> Result<Vec<String>> {
-        let text = self.tshark("_ws.malformed || _ws.expert.severity >= \"Warning\"", &[])?;
+        const WINDOW: &str = "tcp.analysis.window_full || tcp.analysis.zero_window";
+        let text =
+            self.tshark(&format!("_ws.malformed || (_ws.expert.severity >= \"Warning\" && !({WINDOW}))"), &[])?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
