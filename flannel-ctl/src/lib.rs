@@ -18,3 +18,4 @@ pub mod source;
 pub mod state;
 pub mod store;
 pub mod traffic;
+pub mod userspace;

@@ -1,0 +1,24 @@
+//! The datapath in user space: a TUN device in the place of the kernel's VXLAN device, UDP sockets on the wire.
+//!
+//! For hosts that have neither eBPF nor a VXLAN device, and for flannel's own `udp` backend. It speaks what the
+//! kernel's device speaks, so peers need not know.
+//!
+//! - [`Table`]: which node has which addresses; reconcile writes, the threads read without locks.
+//! - [`Wire`]: what goes before an inner packet, and what is checked on receipt.
+//! - [`Engine`]: the threads. Packet work is in `packet/`, which is pure.
+
+#![deny(unsafe_code)]
+
+mod counters;
+mod engine;
+mod error;
+mod options;
+mod table;
+mod wire;
+
+pub use counters::{Counter, Statistics};
+pub use engine::Engine;
+pub use error::EngineError;
+pub use options::{Offloads, Options};
+pub use table::{Forward, Reader, Table};
+pub use wire::{Wire, WireFault};
