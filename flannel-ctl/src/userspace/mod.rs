@@ -13,6 +13,7 @@ mod counters;
 mod engine;
 mod error;
 mod options;
+pub mod packet;
 mod table;
 mod wire;
 

@@ -1,0 +1,20 @@
+//! Packets of the userspace datapath, as octets: what is cut, put together, marked and answered. Touches no device, socket or clock.
+//!
+//! - [`virtio`]: what the TUN device says, and wants to hear, about each packet;
+//! - [`layout`]: where its headers are; [`received`]: what state it came in;
+//! - [`segment`]: one super-packet in, a train of packets out;
+//! - [`coalesce`]: a train in, super-packets out;
+//! - [`checksum`]: what its name says.
+//!
+//! No octets make any of it panic or allocate.
+
+pub mod checksum;
+pub mod coalesce;
+mod flows;
+pub mod layout;
+pub mod received;
+pub mod segment;
+pub mod virtio;
+
+#[cfg(test)]
+mod testing;
