@@ -150,11 +150,11 @@ impl Way {
     /// Counts the packet that a learner has looked at, unless it was another than the one that entered: it took the
     /// kernel path for `why`, or because its flow cannot be learned.
     #[inline(always)]
-    pub(crate) fn looked_at(self, lesson: &Result<Option<Counter>, Counter>, why: Counter) {
+    pub(crate) fn looked_at(self, lesson: Result<Option<Counter>, Counter>, why: Counter) {
         match lesson {
             Ok(None) | Err(Counter::LearnOther) => {}
             Ok(Some(_)) => self.tunnelled(why),
-            Err(unlearned) => self.tunnelled(*unlearned),
+            Err(unlearned) => self.tunnelled(unlearned),
         }
     }
 

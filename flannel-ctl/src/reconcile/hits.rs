@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What counts as recent.
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 
 /// The counters of the last minute.
 #[derive(Debug, Default)]

@@ -123,31 +123,37 @@ impl Known {
             }
             let entry = Entry { expires: egress.expires, epoch: egress.epoch, state: egress.state, used: egress.used };
             let answers = answers.map(|(_, answers)| Entry::of(answers));
-            flows.push(self.flow(tuple, &egress.wire, egress.pod, egress.peer().into(), Some(entry), answers, &name));
+            flows.push(self.flow(
+                tuple,
+                &egress.wire,
+                egress.pod,
+                egress.peer().into(),
+                &[Some(entry), answers],
+                &name,
+            ));
         }
         for (arrives, flow) in ingress.into_values() {
             let (sent, wire) = (flow.delivered.reversed(), arrives.reversed());
-            flows.push(self.flow(&sent, &wire, flow.pod, flow.outer.into(), None, Some(Entry::of(flow)), &name));
+            flows.push(self.flow(&sent, &wire, flow.pod, flow.outer.into(), &[None, Some(Entry::of(flow))], &name));
         }
         flows
     }
 
-    #[expect(clippy::too_many_arguments, reason = "two entries of different types come together here only")]
+    /// Of the two entries, the first is for what goes out.
     fn flow(
         &self,
         sent: &Tuple,
         wire: &Tuple,
         pod: u32,
         peer: IpAddr,
-        egress: Option<Entry>,
-        ingress: Option<Entry>,
+        entries: &[Option<Entry>; 2],
         name: &impl Fn(u32) -> Option<String>,
     ) -> Flow {
         let interface = name(pod);
         let there = interface.is_some();
-        let uses = || [&egress, &ingress].into_iter().flatten().map(|entry| entry.used);
+        let uses = || entries.iter().flatten().map(|entry| entry.used);
         let (created, proved) = (uses().map(|used| used.created).min(), uses().map(|used| used.proved).max());
-        let directions = [&egress, &ingress].map(|entry| self.direction(entry.as_ref(), there));
+        let directions = entries.each_ref().map(|entry| self.direction(entry.as_ref(), there));
         let reason = directions.iter().map(|direction| direction.standing).find(|standing| *standing != Standing::Fast);
         let [sent_direction, received] = directions;
         Flow {

@@ -15,18 +15,17 @@ pub(super) fn learn(packet: Packet) -> Lesson {
     let Some(settings) = settings() else { return Ok(None) };
     let lesson = look(packet, settings, pending, flow);
     if lesson.is_err() {
-        Way::Ingress.looked_at(&lesson, pending.why());
+        Way::Ingress.looked_at(lesson, pending.why());
     }
     lesson
 }
 
 /// A packet that is none to learn from: counted if it came out of our tunnel.
 #[inline(always)]
-fn only_count(pending: &Pending, header: [u32; 2]) -> Lesson {
+fn only_count(pending: &Pending, header: [u32; 2]) {
     if pending.had(header) {
         Way::Ingress.tunnelled(pending.why());
     }
-    Ok(None)
 }
 
 #[inline(always)]
@@ -36,7 +35,8 @@ fn look(packet: Packet, settings: &Settings, pending: &Pending, flow: bool) -> L
         IPV4 => {
             let frame: Frame<5> = packet.frame(0).ok_or(Counter::LearnOther)?;
             if !flow {
-                return only_count(pending, Mark::of_ipv4(&frame.ip, length));
+                only_count(pending, Mark::of_ipv4(&frame.ip, length));
+                return Ok(None);
             }
             let inner = inner::ipv4(&frame.ip, &frame.transport, length).map_err(|_| Counter::LearnOther)?;
             prove(packet, settings, &settings.v4, pending, &inner, &frame.ethernet)
@@ -44,7 +44,8 @@ fn look(packet: Packet, settings: &Settings, pending: &Pending, flow: bool) -> L
         IPV6 => {
             let frame: Frame<10> = packet.frame(0).ok_or(Counter::LearnOther)?;
             if !flow {
-                return only_count(pending, Mark::of_ipv6(&frame.ip, length));
+                only_count(pending, Mark::of_ipv6(&frame.ip, length));
+                return Ok(None);
             }
             let inner = inner::ipv6(&frame.ip, &frame.transport, length).map_err(|_| Counter::LearnOther)?;
             prove(packet, settings, &settings.v6, pending, &inner, &frame.ethernet)

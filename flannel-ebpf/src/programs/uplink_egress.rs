@@ -23,17 +23,16 @@ pub(super) fn learn(packet: Packet) -> Lesson {
         IPV6 => v6(packet, settings, pending, flow),
         _ => Ok(None),
     };
-    Way::Egress.looked_at(&lesson, pending.why());
+    Way::Egress.looked_at(lesson, pending.why());
     lesson
 }
 
 /// A packet that is none to learn from: counted if it is in our tunnel now.
 #[inline(always)]
-fn only_count(settings: &Settings, pending: &Pending, outer: &Outer, header: [u32; 2]) -> Lesson {
+fn only_count(settings: &Settings, pending: &Pending, outer: &Outer, header: [u32; 2]) {
     if outer.vni == settings.vni && pending.had(header) {
         Way::Egress.tunnelled(pending.why());
     }
-    Ok(None)
 }
 
 #[inline(always)]
@@ -45,7 +44,8 @@ fn v4(packet: Packet, settings: &Settings, pending: &Pending, flow: bool) -> Les
     let frame: Frame<5> = packet.frame(outer::ROOM_V4).ok_or(Counter::LearnOther)?;
     let length = length.wrapping_sub(outer::ROOM_V4);
     if !flow {
-        return only_count(settings, pending, &outer, Mark::of_ipv4(&frame.ip, length));
+        only_count(settings, pending, &outer, Mark::of_ipv4(&frame.ip, length));
+        return Ok(None);
     }
     let inner = inner::ipv4(&frame.ip, &frame.transport, length).map_err(|_| Counter::LearnOther)?;
     same(settings, family, pending, &outer, &inner)?;
@@ -80,7 +80,8 @@ fn v6(packet: Packet, settings: &Settings, pending: &Pending, flow: bool) -> Les
     let frame: Frame<10> = packet.frame(outer::ROOM_V6).ok_or(Counter::LearnOther)?;
     let length = length.wrapping_sub(outer::ROOM_V6);
     if !flow {
-        return only_count(settings, pending, &outer, Mark::of_ipv6(&frame.ip, length));
+        only_count(settings, pending, &outer, Mark::of_ipv6(&frame.ip, length));
+        return Ok(None);
     }
     let inner = inner::ipv6(&frame.ip, &frame.transport, length).map_err(|_| Counter::LearnOther)?;
     let peer = same(settings, family, pending, &outer, &inner)?;

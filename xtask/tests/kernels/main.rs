@@ -18,7 +18,7 @@ use xtask::lab::{Process, flannel_ctl, skip_unless};
 
 const TOOLS: [&str; 9] = ["apt-get", "bpftool", "busybox", "cpio", "depmod", "ip", "nft", "qemu-system-x86_64", "xz"];
 /// Emulated, beside others, on a machine of a few cores.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// `Counter::EgressFast` and `Counter::IngressFast`.
 const FAST: [usize; 2] = [0, 16];
 

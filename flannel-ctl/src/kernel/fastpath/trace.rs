@@ -45,7 +45,7 @@ impl Tracing {
         let mut programs = object::load_tracing(&directory, filter)?;
         let ring =
             RingBuf::try_from(programs.take_map(TRACE_MAP)?).map_err(|cause| failed("open", TRACE_MAP, cause))?;
-        let mut this = Self { ring, former: Vec::new(), programs: programs, _lock: lock };
+        let mut this = Self { ring, former: Vec::new(), programs, _lock: lock };
         for (path, hook, _) in attach::pins(&directory)? {
             // One without an interface runs nothing.
             let Some(info) = link_info::of(&path).filter(|info| info.interface != 0) else { continue };
