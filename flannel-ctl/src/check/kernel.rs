@@ -13,7 +13,7 @@ use crate::{
         filter::{Flavour, HostFilter},
         linux::{LinuxKernel, Scope},
     },
-    model::{Backend, Device, Family, Key, Mac, Network, Object, Op, VxlanConfig},
+    model::{Backend, Device, Family, Key, Mac, Network, Object, Op, Tun, VxlanConfig},
     plan::Facts,
 };
 
@@ -81,10 +81,7 @@ fn object() -> Finding {
 
 fn tun() -> Finding {
     let detail = if Path::new("/dev/net/tun").exists() { "is there" } else { "is not there" };
-    Finding::ok(
-        "/dev/net/tun",
-        format!("{detail} (only a userspace datapath needs it, which is not part of this version)"),
-    )
+    Finding::ok("/dev/net/tun", format!("{detail} (only the userspace datapath needs it)"))
 }
 
 /// Tries what `run` would do, in a network namespace that is thrown away.
@@ -111,13 +108,18 @@ fn try_all(settings: &Settings, network: &Network) -> Vec<Finding> {
     let filter = HostFilter::open(preview::filter_choice(settings.filter.flavour));
     let (flavour, why) = (filter.flavour(), filter.why().to_owned());
     let vni = 1;
-    let scope = Scope { vni: Some(vni), uplink: LOOPBACK, v4: network.v4, v6: network.v6, own: None };
+    let scope = Scope { vni: Some(vni), udp: false, uplink: LOOPBACK, v4: network.v4, v6: network.v6, own: None };
     let mut kernel = match LinuxKernel::new(scope) {
         Ok(kernel) => kernel.with_filter(Box::new(filter)),
         Err(error) => return vec![Finding::fail("netlink", error.to_string(), "")],
     };
     let mut findings = Vec::new();
-    if let Backend::Vxlan(vxlan) = &network.backend {
+    if preview::in_userspace(settings, network) {
+        for family in network.families() {
+            let tun = Tun { name: Facts::device_name(vni, family), mtu: 1280, up: true };
+            findings.push(tun_device(family, put(&mut kernel, Key::Device(family), Object::Tun(tun))));
+        }
+    } else if let Backend::Vxlan(vxlan) = &network.backend {
         for family in network.families() {
             findings.push(device(
                 family,
@@ -164,6 +166,17 @@ fn device(family: Family, outcome: Result<(), KernelError>) -> Finding {
     match outcome {
         Ok(()) => Finding::ok("VXLAN device", format!("can be made, {family}")),
         Err(error) => Finding::fail("VXLAN device", error.to_string(), "load the module: modprobe vxlan"),
+    }
+}
+
+fn tun_device(family: Family, outcome: Result<(), KernelError>) -> Finding {
+    match outcome {
+        Ok(()) => Finding::ok("TUN device", format!("can be made, {family}")),
+        Err(error) => Finding::fail(
+            "TUN device",
+            error.to_string(),
+            "load the module: modprobe tun; a container needs the device node /dev/net/tun",
+        ),
     }
 }
 

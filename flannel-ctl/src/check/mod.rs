@@ -42,24 +42,17 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
 
 /// Which datapath `run` would use, and why not another.
 fn datapath(settings: &Settings, network: &Network) -> Finding {
-    if let Err(error) = preview::check_datapath(settings) {
-        return Finding::fail("datapath", error.to_string(), "run with --datapath auto");
-    }
     let detail = match &network.backend {
-        Backend::Vxlan(_) => match (settings.datapath, fastpath::probe()) {
-            (DatapathChoice::Vxlan, _) => "vxlan, asked for by --datapath vxlan".into(),
-            (_, Ok(())) => "ebpf, beside the kernel's VXLAN device: the kernel takes the BPF programs".into(),
-            (_, Err(error)) => format!("vxlan; not ebpf: {error}"),
+        Backend::Vxlan(_) => match (settings.datapath, preview::has_vxlan(), fastpath::probe()) {
+            (DatapathChoice::Vxlan, ..) => "vxlan, asked for by --datapath vxlan".into(),
+            (DatapathChoice::Userspace, ..) => "userspace, asked for by --datapath userspace".into(),
+            (DatapathChoice::Auto, Err(error), _) => format!("userspace; the kernel has no VXLAN device: {error}"),
+            (_, _, Ok(())) => "ebpf, beside the kernel's VXLAN device: the kernel takes the BPF programs".into(),
+            (_, _, Err(error)) => format!("vxlan; not ebpf: {error}"),
         },
         Backend::HostGw => "host-gw, plain routes: the network config's backend".into(),
         Backend::Alloc => "none, leases only: the network config's backend".into(),
-        Backend::Udp { .. } => {
-            return Finding::fail(
-                "datapath",
-                "the network config asks for backend udp, whose userspace datapath is not part of this version",
-                "publish a network config with backend vxlan or host-gw",
-            );
-        }
+        Backend::Udp { .. } => "userspace, on the wire of flannel's udp backend: the network config's backend".into(),
     };
     Finding::ok("datapath", detail)
 }

@@ -29,8 +29,12 @@ pub(super) fn check(settings: &Settings, network: &Network, known: bool) -> Vec<
             "name the interface with --iface, or give it an address and a default route",
         )),
     }
-    if let Backend::Vxlan(vxlan) = &network.backend {
-        findings.push(port::check(vxlan, network));
+    let userspace = preview::in_userspace(settings, network);
+    match &network.backend {
+        Backend::Vxlan(vxlan) if userspace => findings.push(port::check_userspace(vxlan.port, network)),
+        Backend::Vxlan(vxlan) => findings.push(port::check(vxlan, network)),
+        Backend::Udp { port } => findings.push(port::check_userspace(*port, network)),
+        Backend::HostGw | Backend::Alloc => {}
     }
     findings.extend(filter(settings, network));
     findings
@@ -53,8 +57,10 @@ fn fits(network: &Network, uplink: &Uplink) -> Option<Finding> {
 
 /// `uplink`: bytes of IP packet.
 fn mtu(network: &Network, uplink: u32) -> Finding {
-    let Backend::Vxlan(vxlan) = &network.backend else {
-        return Finding::ok("MTU", format!("pods may send {uplink} bytes"));
+    let vxlan = match &network.backend {
+        Backend::Vxlan(vxlan) => vxlan,
+        Backend::Udp { .. } => return Finding::ok("MTU", format!("pods may send {} bytes", uplink.saturating_sub(28))),
+        Backend::HostGw | Backend::Alloc => return Finding::ok("MTU", format!("pods may send {uplink} bytes")),
     };
     let underlay = vxlan.mtu.map_or(uplink, |mtu| mtu.min(uplink));
     let overhead = network.families().map(Family::vxlan_overhead).max().unwrap_or(0);

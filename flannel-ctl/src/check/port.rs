@@ -21,6 +21,21 @@ pub(super) fn check(wanted: &VxlanConfig, network: &Network) -> Finding {
     }
 }
 
+/// The userspace datapath has the port to itself. A VXLAN device of ours on it would make room.
+pub(super) fn check_userspace(port: u16, network: &Network) -> Finding {
+    let devices = Facts::devices_of(network);
+    let ours = Links::open().and_then(|mut kernel| {
+        let mut links = kernel.lasting_tuns()?;
+        links.extend(kernel.vxlans()?);
+        Ok(links.into_iter().find(|link| devices.contains(&link.name)))
+    });
+    match ours {
+        Ok(Some(link)) => Finding::ok(NAME, format!("{port} is held for {}, which would be taken over", link.name)),
+        Ok(None) => free(port, network),
+        Err(error) => Finding::warn(NAME, error.to_string(), ""),
+    }
+}
+
 /// VXLAN devices share a port, but each VNI on it can be had once.
 fn judge(wanted: &VxlanConfig, links: &[Link]) -> Option<Finding> {
     let ours = |link: &Link| Family::ALL.iter().any(|family| Facts::device_name(wanted.vni, *family) == link.name);
@@ -52,7 +67,7 @@ fn free(port: u16, network: &Network) -> Finding {
                 let who = holder(port).unwrap_or_else(|| "somebody".into());
                 return Finding::fail(
                     NAME,
-                    format!("{who} has {family} port {port}, which the VXLAN device needs"),
+                    format!("{who} has {family} port {port}, which the tunnel needs"),
                     "stop it, or publish another Backend.Port",
                 );
             }
@@ -115,6 +130,7 @@ mod tests {
             mac: None,
             ethernet: true,
             kind: Some("vxlan".into()),
+            lasting_tun: false,
             vxlan: Some(vxlan),
             master: 0,
             lower: 0,

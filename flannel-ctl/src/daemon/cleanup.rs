@@ -75,7 +75,8 @@ fn host(paths: &Paths, wish: &Wish, locked_once: bool, outcome: &mut Outcome) ->
 
     let mut mine: Vec<Link> = Vec::new();
     let mut flannel_at_work = None;
-    for link in links.vxlans()?.into_iter().filter(|link| family_of(link).is_some()) {
+    let tuns = links.lasting_tuns()?.into_iter().filter(|link| is_tun_name(&link.name));
+    for link in links.vxlans()?.into_iter().filter(|link| family_of(link).is_some()).chain(tuns) {
         let through = |device: u32| device == link.index;
         let sighting = Sighting {
             our_routes: routes.iter().any(|entry| through(entry.device))
@@ -102,9 +103,9 @@ fn host(paths: &Paths, wish: &Wish, locked_once: bool, outcome: &mut Outcome) ->
     }
     for name in &wish.devices {
         if !mine.iter().any(|link| link.name == *name) {
-            outcome
-                .errors
-                .push(format!("--device {name}: there is no VXLAN device flannel.N or flannel-v6.N of this name"));
+            outcome.errors.push(format!(
+                "--device {name}: there is no VXLAN or TUN device flannel.N, flannel-v6.N or flannel0 of this name"
+            ));
         }
     }
     let traces = locked_once || table || !routes.is_empty() || !nexthops.is_empty() || !mine.is_empty();
@@ -115,7 +116,8 @@ fn host(paths: &Paths, wish: &Wish, locked_once: bool, outcome: &mut Outcome) ->
     let gone = |before: usize, after: usize| before.saturating_sub(after);
     note_count(outcome, gone(routes.len(), links.routes(Route::PROTOCOL)?.len()), "route");
     note_count(outcome, gone(nexthops.len(), links.nexthops(Route::PROTOCOL)?.len()), "nexthop");
-    let present = links.vxlans()?;
+    let mut present = links.vxlans()?;
+    present.extend(links.lasting_tuns()?);
     let missing = |link: &&Link| !present.iter().any(|other| other.index == link.index);
     outcome.removed.extend(mine.iter().filter(missing).map(|link| format!("device {}", link.name)));
     Ok(ours)
@@ -173,6 +175,15 @@ fn note_count(outcome: &mut Outcome, count: usize, what: &str) {
 fn family_of(link: &Link) -> Option<Family> {
     let vni = link.vxlan?.vni;
     Family::ALL.into_iter().find(|family| Facts::device_name(vni, *family) == link.name)
+}
+
+/// A TUN device of this name that stays when nobody reads it can only be the userspace datapath's: flannel's own goes
+/// with its daemon.
+pub(super) fn is_tun_name(name: &str) -> bool {
+    let numbered = |prefix: &str| {
+        name.strip_prefix(prefix).is_some_and(|vni| !vni.is_empty() && vni.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    name == Facts::UDP_DEVICE || numbered("flannel.") || numbered("flannel-v6.")
 }
 
 /// The address that we gave this device, as the state directory knows it.

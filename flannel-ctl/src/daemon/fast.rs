@@ -1,10 +1,15 @@
-//! Which datapath this node gets: BPF where the kernel takes it, its VXLAN device where not.
+//! Which datapath this node gets: BPF where the kernel takes it, its VXLAN device where not, the engine in user space
+//! where it has not even that.
 
 use std::fs;
 
 use crate::{
     config::{Settings, settings::DatapathChoice},
-    kernel::fastpath::{FastPath, FastPathError, Sizes, probe},
+    kernel::{
+        KernelError,
+        fastpath::{FastPath, FastPathError, Sizes, probe},
+        links::Links,
+    },
     model::{Backend, Network},
     plan::desire::FastOptions,
 };
@@ -12,6 +17,8 @@ use crate::{
 /// The outcome, and what it rests on.
 pub(super) struct Datapath {
     pub(super) fast_path: Option<FastPath>,
+    /// A vxlan network's packets are carried by the engine.
+    pub(super) userspace: bool,
     pub(super) kind: &'static str,
     pub(super) why: String,
 }
@@ -20,7 +27,9 @@ pub(super) struct Datapath {
 pub(super) fn choose(settings: &Settings, network: &Network) -> Datapath {
     let opened =
         wanted(settings, network).and_then(|why| match FastPath::open(&settings.paths.bpf_dir, sizes(settings)) {
-            Ok(fast_path) => Ok(Datapath { fast_path: Some(fast_path), kind: "ebpf", why: why.into() }),
+            Ok(fast_path) => {
+                Ok(Datapath { fast_path: Some(fast_path), userspace: false, kind: "ebpf", why: why.into() })
+            }
             Err(error) => {
                 tracing::warn!(%error, "no fast path; the kernel's VXLAN device carries everything");
                 Err(Unwanted { kind: "vxlan", why: format!("no BPF fast path: {error}") })
@@ -32,7 +41,7 @@ pub(super) fn choose(settings: &Settings, network: &Network) -> Datapath {
             Ok(removed) => tracing::info!(?removed, "the fast path of an earlier run is gone"),
             Err(error) => tracing::error!(%error, "cannot remove the fast path of an earlier run"),
         }
-        Datapath { fast_path: None, kind, why }
+        Datapath { fast_path: None, userspace: kind == USERSPACE, kind, why }
     })
 }
 
@@ -58,6 +67,8 @@ pub(super) fn outlook(settings: &Settings, network: &Network) -> Result<Outlook,
     })
 }
 
+const USERSPACE: &str = "userspace";
+
 /// Another datapath, and why.
 struct Unwanted {
     kind: &'static str,
@@ -67,17 +78,34 @@ struct Unwanted {
 /// Whether BPF is to be tried, and why.
 fn wanted(settings: &Settings, network: &Network) -> Result<&'static str, Unwanted> {
     let unwanted = |kind, why: &str| Err(Unwanted { kind, why: why.into() });
+    if settings.datapath == DatapathChoice::Auto
+        && matches!(network.backend, Backend::Vxlan(_))
+        && let Err(error) = has_vxlan()
+    {
+        tracing::warn!(%error, "no VXLAN device; packets are carried in user space");
+        return unwanted(USERSPACE, &format!("auto: the kernel has no VXLAN device: {error}"));
+    }
     match (&network.backend, settings.datapath) {
         (Backend::Vxlan(_), DatapathChoice::Ebpf) => Ok("asked for by --datapath ebpf"),
         (Backend::Vxlan(_), DatapathChoice::Auto) => {
             Ok("auto: the kernel takes the BPF programs, which are faster than its VXLAN device alone")
         }
-        (Backend::Vxlan(_), DatapathChoice::Vxlan | DatapathChoice::Userspace) => {
-            unwanted("vxlan", "asked for by --datapath vxlan")
-        }
+        (Backend::Vxlan(_), DatapathChoice::Vxlan) => unwanted("vxlan", "asked for by --datapath vxlan"),
+        (Backend::Vxlan(_), DatapathChoice::Userspace) => unwanted(USERSPACE, "asked for by --datapath userspace"),
         (Backend::HostGw, _) => unwanted("host-gw", "the network config's backend"),
-        (Backend::Udp { .. } | Backend::Alloc, _) => unwanted("none", "the network config's backend"),
+        (Backend::Udp { .. }, _) => unwanted(USERSPACE, "the network config's backend udp"),
+        (Backend::Alloc, _) => unwanted("none", "the network config's backend"),
     }
+}
+
+/// Whether this kernel has VXLAN devices at all.
+pub(super) fn has_vxlan() -> Result<(), KernelError> {
+    Links::open()?.has_vxlan()
+}
+
+/// What [`choose`] would choose, as far as the userspace datapath is concerned.
+pub(super) fn in_userspace(settings: &Settings, network: &Network) -> bool {
+    matches!(wanted(settings, network), Err(Unwanted { kind: USERSPACE, .. }))
 }
 
 pub(super) fn options(settings: &Settings) -> FastOptions {

@@ -1,4 +1,4 @@
-//! Devices that we made for a VNI which the network config does not have any more.
+//! Devices that we made for a VNI or a backend which the network config does not have any more.
 //!
 //! Left behind, such a device goes on taking in tunnel packets, and the guard lets them pass: it
 //! judges those of the VNI in use. It goes once the new one carries the traffic.
@@ -14,6 +14,7 @@ use crate::{
         netlink::link::Link,
     },
     model::{Backend, Network, Route},
+    plan::Facts,
     serve::Readiness,
 };
 
@@ -24,7 +25,8 @@ pub(super) async fn remove_once_ready(readiness: Readiness, state_dir: PathBuf, 
         Backend::Vxlan(vxlan) => Some(vxlan.vni),
         Backend::HostGw | Backend::Udp { .. } | Backend::Alloc => None,
     };
-    match tokio::task::spawn_blocking(move || remove(&state_dir, vni)).await {
+    let names = Facts::devices_of(&network);
+    match tokio::task::spawn_blocking(move || remove(&state_dir, vni, &names)).await {
         Ok(errors) => {
             for error in errors {
                 tracing::error!(%error, "cannot remove what we made for another VNI; the next start tries again");
@@ -35,15 +37,15 @@ pub(super) async fn remove_once_ready(readiness: Readiness, state_dir: PathBuf, 
 }
 
 /// Removes devices of other VNIs whose MAC is the one that we remember having given them, and
-/// that flannel has not taken back.
-fn remove(state_dir: &Path, vni: Option<u32>) -> Vec<KernelError> {
-    match find(state_dir, vni) {
+/// that flannel has not taken back; and TUN devices with our kind of name that are none of `names`.
+fn remove(state_dir: &Path, vni: Option<u32>, names: &[String]) -> Vec<KernelError> {
+    match find(state_dir, vni, names) {
         Ok(found) => found.iter().flat_map(remove_one).collect(),
         Err(error) => vec![error],
     }
 }
 
-fn find(state_dir: &Path, vni: Option<u32>) -> Result<Vec<Link>, KernelError> {
+fn find(state_dir: &Path, vni: Option<u32>, names: &[String]) -> Result<Vec<Link>, KernelError> {
     let mut links = Links::open()?;
     let flannels = links.routes(Route::FLANNEL_PROTOCOL)?;
     let former = |link: &Link| {
@@ -51,7 +53,9 @@ fn find(state_dir: &Path, vni: Option<u32>) -> Result<Vec<Link>, KernelError> {
         let remembered = link.mac.is_some() && link.mac == cleanup::remembered(state_dir, link);
         other && remembered && !flannels.iter().any(|entry| entry.device == link.index)
     };
-    Ok(links.vxlans()?.into_iter().filter(former).collect())
+    let former_tun = |link: &Link| cleanup::is_tun_name(&link.name) && !names.contains(&link.name);
+    let tuns = links.lasting_tuns()?;
+    Ok(links.vxlans()?.into_iter().filter(former).chain(tuns.into_iter().filter(former_tun)).collect())
 }
 
 fn remove_one(link: &Link) -> Vec<KernelError> {
@@ -81,6 +85,7 @@ mod tests {
                 ip(&format!("link set flannel.{vni} up"));
             }
             ip("link add vpn0 address 02:00:00:00:00:06 type vxlan id 60 dstport 8472");
+            ip("tuntap add flannel0 mode tun");
             let remember = |vni: u32| {
                 std::fs::write(state.path().join(format!("vtep-mac.{vni}")), format!("02:00:00:00:00:0{vni}\n"))
                     .unwrap();
@@ -88,7 +93,8 @@ mod tests {
             [5, 6, 8].into_iter().for_each(remember);
             // Flannel's again: its route leads through it.
             ip("route add 10.5.0.0/24 dev flannel.5 proto 3");
-            assert!(remove(state.path(), Some(8)).is_empty());
+            assert!(remove(state.path(), Some(8), &["flannel.8".into()]).is_empty());
+            assert_eq!(ip("-br link show type tun").lines().count(), 0, "the udp backend's is gone");
             let left = ip("-br link show type vxlan");
             let names: Vec<_> = left.lines().filter_map(|line| line.split_whitespace().next()).collect();
             assert_eq!(names, ["flannel.5", "flannel.7", "flannel.8", "vpn0"]);

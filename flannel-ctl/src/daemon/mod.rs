@@ -14,6 +14,7 @@ mod node;
 mod prepare;
 pub mod preview;
 mod uplink;
+mod userspace;
 mod vtep;
 
 use std::{
@@ -83,8 +84,10 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     tokio::spawn(notify::run(handle.clone()));
     let waiting = tokio::spawn(beat_while_waiting(heartbeat.clone(), readiness.clone()));
 
+    // Before anything else is known, what was carried before is carried again.
+    let userspace = userspace::resume(&settings.paths.run_dir, &wake_tx);
     let prepared = tokio::select! {
-        prepared = prepare::prepare(&settings, &report_tx) => prepared?,
+        prepared = prepare::prepare(&settings, &report_tx, userspace) => prepared?,
         () = stop.asked() => return Ok(()),
     };
     waiting.abort();

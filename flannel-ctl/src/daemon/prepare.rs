@@ -8,12 +8,13 @@ use super::{StartError, fast, node, preview, uplink, vtep};
 use crate::{
     config::{
         ConfigErrors, Settings, netconf,
-        settings::{DatapathChoice, FilterChoice, GuardMode, SourceChoice},
+        settings::{FilterChoice, GuardMode, SourceChoice},
     },
     kernel::{
         filter::{Choice, HostFilter, Own},
         links::Links,
         linux::{LinuxKernel, Scope},
+        userspace::Userspace,
     },
     model::{Backend, Family, LinkInfo, Mac, Network, Subnet, Uplink},
     plan::{
@@ -26,7 +27,7 @@ use crate::{
         report::{DatapathReport, NodeReport, SourceReport},
     },
     source::{LeaseRequest, LeaseSource, NoLease, OwnLease, etcd::EtcdSource, file::FileSource},
-    state::{NodeId, node_id, refusal, subnet_env::Previous},
+    state::{NodeId, forwarding, node_id, refusal, subnet_env::Previous},
 };
 
 /// How long a lease may take to be given back on the way out.
@@ -72,8 +73,8 @@ pub(super) fn first_report(settings: &Settings) -> Report {
 pub(super) async fn prepare(
     settings: &Settings,
     report_tx: &watch::Sender<Arc<Report>>,
+    userspace: Userspace,
 ) -> Result<Prepared, StartError> {
-    check_datapath(settings.datapath)?;
     let node_id = NodeId::load_or_create(&settings.paths.state_dir)?;
     let identity = identity(settings, node_id);
     let previous = Previous::read(&settings.paths.subnet_file)?;
@@ -109,8 +110,16 @@ pub(super) async fn prepare(
     }
     let mut kernel = LinuxKernel::new(Scope::default())?.with_filter(Box::new(filter));
     let datapath = fast::choose(settings, &network);
+    tracing::info!(datapath = datapath.kind, why = datapath.why, "who carries the packets");
     let nexthops = kernel.supports_nexthops();
     let mut facts = facts(settings, &network, uplink, vteps, lease.subnet, nexthops);
+    facts.options.userspace = datapath.userspace;
+    if facts.in_userspace() {
+        kernel = kernel.with_userspace(userspace);
+    } else {
+        userspace.stop_all();
+        forwarding::forget(&settings.paths.run_dir)?;
+    }
     if let Some(fast) = datapath.fast_path {
         kernel = kernel.with_fast_path(fast);
         facts.options.fast_path = Some(fast::options(settings));
@@ -120,7 +129,12 @@ pub(super) async fn prepare(
         report.source.connected = true;
         report.source.detail.clear();
         report.reason = "waiting for the list of leases".into();
-        report.datapath = datapath_report(&network, datapath.kind, &datapath.why);
+        report.datapath = DatapathReport {
+            kind: datapath.kind.into(),
+            why: datapath.why,
+            devices: Facts::devices_of(&network),
+            mtu: 0,
+        };
     });
     Ok(Prepared { identity, network, source, lease, facts, rules, kernel, own })
 }
@@ -173,26 +187,10 @@ pub(super) fn filter_choice(flavour: FilterChoice) -> Choice {
     }
 }
 
-/// Refuses what this version does not have.
-pub(super) fn check_datapath(choice: DatapathChoice) -> Result<(), StartError> {
-    match choice {
-        DatapathChoice::Auto | DatapathChoice::Ebpf | DatapathChoice::Vxlan => Ok(()),
-        DatapathChoice::Userspace => Err(StartError::NoDatapath("userspace")),
-    }
-}
-
-fn datapath_report(network: &Network, kind: &str, why: &str) -> DatapathReport {
-    let devices = match &network.backend {
-        Backend::Vxlan(vxlan) => network.families().map(|family| Facts::device_name(vxlan.vni, family)).collect(),
-        Backend::HostGw | Backend::Udp { .. } | Backend::Alloc => Vec::new(),
-    };
-    DatapathReport { kind: kind.into(), why: why.into(), devices, mtu: 0 }
-}
-
 /// This uplink can carry this network. `links`: all interfaces.
 pub(super) fn check_network(network: &Network, uplink: &Uplink, links: &[LinkInfo]) -> Result<(), StartError> {
-    if matches!(network.backend, Backend::Udp { .. }) {
-        return Err(StartError::NoUdp);
+    if matches!(network.backend, Backend::Udp { .. }) && network.v6.is_some() {
+        return Err(StartError::UdpOverV6);
     }
     for family in network.families() {
         let missing = match family {
@@ -257,6 +255,7 @@ pub(super) fn facts(
             blackhole: settings.ip_blackhole_route,
             nexthops,
             fast_path: None,
+            userspace: false,
         },
         pods: std::collections::BTreeMap::new(),
         on_link: std::collections::BTreeMap::new(),

@@ -17,7 +17,7 @@ use crate::{
         settings::{FilterChoice, SourceChoice},
     },
     kernel::{
-        Kernel,
+        Kernel, KernelError,
         filter::{Choice, HostFilter},
         links::Links,
         linux::{LinuxKernel, Scope},
@@ -113,7 +113,8 @@ pub fn filter_policy(settings: &Settings, network: &Network) -> Option<FilterPol
         public_v4: None,
         public_v6: None,
     };
-    let facts = prepare::facts(settings, network, nowhere, Vteps::NONE, Subnet::new(v4, v6)?, false);
+    let mut facts = prepare::facts(settings, network, nowhere, Vteps::NONE, Subnet::new(v4, v6)?, false);
+    facts.options.userspace = fast::in_userspace(settings, network);
     match desire_own(&facts).remove(&Key::Filter) {
         Some(Object::Filter(policy)) => Some(*policy),
         _ => None,
@@ -125,14 +126,19 @@ pub fn choose_uplink(settings: &Settings, network: &Network) -> Result<Uplink, S
     uplink::find(&settings.uplink, network).map(|(uplink, _)| uplink)
 }
 
+/// Whether this kernel has VXLAN devices, and its answer if it has not.
+pub fn has_vxlan() -> Result<(), KernelError> {
+    fast::has_vxlan()
+}
+
+/// Whether packets would be carried in user space here.
+pub fn in_userspace(settings: &Settings, network: &Network) -> bool {
+    fast::in_userspace(settings, network)
+}
+
 /// What makes `run` refuse this network on this node.
 pub fn check_network(network: &Network, uplink: &Uplink) -> Result<(), StartError> {
     prepare::check_network(network, uplink, &Links::open()?.list()?)
-}
-
-/// Whether this version has the datapath that is asked for.
-pub fn check_datapath(settings: &Settings) -> Result<(), StartError> {
-    prepare::check_datapath(settings.datapath)
 }
 
 pub fn filter_choice(flavour: FilterChoice) -> Choice {
@@ -147,7 +153,6 @@ enum Leases {
 
 async fn look(settings: &Settings) -> Result<Preview, PreviewError> {
     let mut preview = Preview::default();
-    prepare::check_datapath(settings.datapath)?;
     let node_id = NodeId::load(&settings.paths.state_dir).map_err(StartError::from)?;
     let identity = if let Some(id) = node_id {
         prepare::identity(settings, id)
@@ -175,7 +180,8 @@ async fn look(settings: &Settings) -> Result<Preview, PreviewError> {
 
     let filter = HostFilter::open(prepare::filter_choice(settings.filter.flavour));
     let mut kernel = LinuxKernel::new(Scope::default()).map_err(StartError::from)?.with_filter(Box::new(filter));
-    let facts = prepare::facts(settings, &network, uplink, vteps, lease.subnet, kernel.supports_nexthops());
+    let mut facts = prepare::facts(settings, &network, uplink, vteps, lease.subnet, kernel.supports_nexthops());
+    facts.options.userspace = fast::in_userspace(settings, &network);
     let rules = prepare::rules(&facts, &lease, &identity)?;
     preview.subnet_file(&settings.paths.subnet_file, &facts, settings.filter.ip_masq());
     preview.fast_path(settings, &network);
@@ -303,6 +309,8 @@ impl Preview {
         let observed = kernel.observe(world.wanted())?;
         world.observe(observed);
         self.ops = world.preview();
+        // They live in the daemon's process: whether they are as they should be is for `status` to say.
+        self.ops.retain(|op| !matches!(op.key, Key::Forward(_) | Key::Engine(_)));
         let direct = |via: &Via| matches!(via, Via::Direct { .. });
         if world.facts().network.backend == Backend::HostGw
             && self.ops.iter().any(|op| matches!(&op.to, Some(Object::Route(route)) if direct(&route.via)))

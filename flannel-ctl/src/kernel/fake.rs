@@ -62,10 +62,8 @@ impl FakeKernel {
                     return Err(refusal(op, "nexthop id does not exist"));
                 }
             }
-            (Key::Device(family), Object::Device(to)) => {
-                if let Some(Object::Device(from)) = self.state.get(&op.key)
-                    && from.must_recreate(to)
-                {
+            (Key::Device(family), to) => {
+                if self.state.get(&op.key).is_some_and(|from| from.must_recreate(to)) {
                     self.lose_device(*family);
                 }
             }

@@ -93,6 +93,21 @@ impl Links {
         }
     }
 
+    /// Whether this kernel has VXLAN devices, loading the module if need be; and its answer if it has not.
+    pub fn has_vxlan(&mut self) -> Result<(), KernelError> {
+        match self.socket.run(link::impossible_vxlan()) {
+            Err(refusal) if refusal.errno == Errno::EOPNOTSUPP => Err(explain("make a VXLAN device", &refusal, None)),
+            // That it lacks its VNI, or that we may not make it: the attempt itself will tell.
+            _ => Ok(()),
+        }
+    }
+
+    /// TUN devices that stay when nobody reads them, whoever made them.
+    pub fn lasting_tuns(&mut self) -> Result<Vec<Link>, KernelError> {
+        let found = self.socket.dump(link::list(), |payload| Link::read(payload).filter(|link| link.lasting_tun));
+        found.map_err(|refusal| explain("list the interfaces", &refusal, None))
+    }
+
     /// Every VXLAN device, whoever made it.
     pub fn vxlans(&mut self) -> Result<Vec<Link>, KernelError> {
         let found = self.socket.dump(link::list(), |payload| Link::read(payload).filter(|link| link.vxlan.is_some()));

@@ -13,6 +13,8 @@ mod setting;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod tun;
+mod userspace;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -31,6 +33,7 @@ use super::{
         nexthop,
         socket::{Refusal, Socket},
     },
+    userspace::Userspace,
 };
 use crate::{
     model::{Family, Mac, Op, PodLink, State},
@@ -45,8 +48,9 @@ pub struct LinuxKernel {
     scope: Scope,
     filter: Option<Box<dyn PacketFilter>>,
     fast: Option<FastPath>,
+    userspace: Option<Userspace>,
     nexthops: bool,
-    /// Our VXLAN devices as last seen.
+    /// Our tunnel devices as last seen.
     v4: Option<Link>,
     v6: Option<Link>,
     uplink: Underlay,
@@ -74,6 +78,7 @@ impl LinuxKernel {
             scope,
             filter: None,
             fast: None,
+            userspace: None,
             nexthops,
             v4: None,
             v6: None,
@@ -97,9 +102,16 @@ impl LinuxKernel {
         self
     }
 
+    /// What carries out the userspace datapath's share. Without it, no such object may be wanted.
+    #[must_use]
+    pub fn with_userspace(mut self, userspace: Userspace) -> Self {
+        self.userspace = Some(userspace);
+        self
+    }
+
     /// What is ours from now on.
     pub fn set_scope(&mut self, scope: Scope) {
-        if self.scope.vni != scope.vni {
+        if (self.scope.vni, self.scope.udp) != (scope.vni, scope.udp) {
             (self.v4, self.v6) = (None, None);
         }
         if self.scope.uplink != scope.uplink {
@@ -166,6 +178,9 @@ impl Kernel for LinuxKernel {
     fn begin_pass(&mut self) {
         if let Some(filter) = &mut self.filter {
             filter.begin_pass();
+        }
+        if let Some(userspace) = &mut self.userspace {
+            userspace.keep_soon();
         }
     }
 

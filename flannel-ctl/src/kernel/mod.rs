@@ -25,6 +25,7 @@ pub mod links;
 pub mod linux;
 pub mod monitor;
 pub mod netlink;
+pub mod userspace;
 
 /// What the reconcile loop needs from a kernel, real or in memory.
 pub trait Kernel {
@@ -117,6 +118,8 @@ pub enum Notice {
         gone: bool,
         nexthop: nexthop::Nexthop,
     },
+    /// A thread of the userspace datapath ended by itself.
+    EngineEnded,
     /// Notices were lost.
     Overflow,
     /// None will come, for this reason, until [`Notice::Overflow`] says that they do again.

@@ -10,6 +10,7 @@ pub mod object;
 pub mod peer;
 pub mod subnet;
 pub mod uplink;
+pub mod userspace;
 
 pub use backend::{Backend, TxChecksum, VxlanConfig};
 pub use family::Family;
@@ -22,3 +23,4 @@ pub use object::{Device, Key, Object, Op, Route, Setting, State, Via};
 pub use peer::Peer;
 pub use subnet::Subnet;
 pub use uplink::{LinkAddress, LinkInfo, Uplink};
+pub use userspace::{EnginePolicy, EngineWire, Forward, Kept, Tun};

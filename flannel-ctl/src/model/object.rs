@@ -12,16 +12,16 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Family, FastPathPolicy, FilterPolicy, Mac, Place, TxChecksum};
+use super::{EnginePolicy, Family, FastPathPolicy, FilterPolicy, Forward, Mac, Place, Tun, TxChecksum};
 
 /// Kernel state: wanted or observed.
 pub type State = BTreeMap<Key, Object>;
 
-/// Names one kernel object of ours. `Family` picks the VXLAN device (`flannel.N` or
-/// `flannel-v6.N`).
+/// Names one kernel object of ours. `Family` picks the tunnel device (`flannel.N` or
+/// `flannel-v6.N`), be it the kernel's VXLAN or the userspace datapath's TUN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
-    /// The VXLAN device of that family.
+    /// The tunnel device of that family.
     Device(Family),
     /// A knob of that device.
     Setting(Family, Setting),
@@ -38,6 +38,10 @@ pub enum Key {
     /// Nexthop object for this gateway through the IPv4 VXLAN device. Its id in the kernel is
     /// the gateway's 32 bits: known without asking, and unique since subnets are.
     Nexthop(Ipv4Addr),
+    /// The userspace datapath knows who leased this subnet.
+    Forward(IpNet),
+    /// The threads that carry that family's packets of the userspace datapath.
+    Engine(Family),
     /// Route in the main table.
     Route(IpNet),
     /// Connection tracking puts up with packets that it has not seen (`nf_conntrack_tcp_be_liberal`).
@@ -59,10 +63,12 @@ pub enum Setting {
     TxChecksum,
 }
 
-/// What stands under a [`Key`]. The variant always matches the key's.
+/// What stands under a [`Key`]. The variant matches the key's; a [`Key::Device`] is one of two kinds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     Device(Box<Device>),
+    /// The device of the userspace datapath.
+    Tun(Tun),
     /// Off or on.
     Setting(bool),
     Address,
@@ -72,6 +78,8 @@ pub enum Object {
     /// Outer destination.
     Fdb(IpAddr),
     Nexthop,
+    Forward(Forward),
+    Engine(Box<EnginePolicy>),
     Route(Route),
     FastPath(Box<FastPathPolicy>),
     FastPeer {
@@ -114,6 +122,17 @@ impl Device {
     }
 }
 
+impl Object {
+    /// A [`Key::Device`] of this kind cannot become the other without being made anew.
+    pub fn must_recreate(&self, wanted: &Self) -> bool {
+        match (self, wanted) {
+            (Self::Device(from), Self::Device(to)) => from.must_recreate(to),
+            (Self::Device(_), Self::Tun(_)) | (Self::Tun(_), Self::Device(_)) => true,
+            _ => false,
+        }
+    }
+}
+
 /// A route of the main table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -141,6 +160,8 @@ pub enum Via {
     /// Onlink through the VXLAN device of the destination's family; the gateway is the
     /// destination's base address. `nexthop`: by way of [`Key::Nexthop`].
     Overlay { nexthop: bool },
+    /// Into our device, without a gateway: the userspace datapath looks at the destination itself.
+    Device,
     /// Through the uplink, straight to the peer.
     Direct { gateway: IpAddr },
     /// Nowhere: keeps packets for absent pods of our own subnet from leaving the node.
@@ -160,14 +181,16 @@ pub struct Op {
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Device(family) => write!(f, "{family} VXLAN device"),
-            Self::Setting(family, setting) => write!(f, "{setting} of the {family} VXLAN device"),
+            Self::Device(family) => write!(f, "{family} tunnel device"),
+            Self::Setting(family, setting) => write!(f, "{setting} of the {family} tunnel device"),
             Self::Address(_, net) => write!(f, "address {net}"),
             Self::Filter => f.write_str("packet filter rules"),
             Self::Guard(outer, inner) => write!(f, "guard entry {outer} carries {inner}"),
             Self::Neighbour(ip) => write!(f, "neighbour {ip}"),
             Self::Fdb(family, mac) => write!(f, "{family} FDB entry {mac}"),
             Self::Nexthop(gateway) => write!(f, "nexthop {gateway}"),
+            Self::Forward(net) => write!(f, "forwarding entry {net}"),
+            Self::Engine(family) => write!(f, "{family} userspace engine"),
             Self::Route(dst) => write!(f, "route {dst}"),
             Self::LiberalConntrack => f.write_str("nf_conntrack_tcp_be_liberal"),
             Self::FastPath => f.write_str("fast path settings"),

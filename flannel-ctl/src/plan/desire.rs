@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 
-use super::announce::Vteps;
+use super::{announce::Vteps, userspace};
 use crate::model::{
-    AddressRange, Backend, Device, Family, FastFamily, FastPathPolicy, FilterPolicy, GuardPolicy, Key, Mac, Masquerade,
-    Network, Object, Peer, Place, PodLink, Route, Setting, State, Subnet, TxChecksum, Uplink, Via, VxlanConfig,
+    AddressRange, Backend, Device, Family, FastFamily, FastPathPolicy, FilterPolicy, Forward, GuardPolicy, Key, Mac,
+    Masquerade, Network, Object, Peer, Place, PodLink, Route, Setting, State, Subnet, TxChecksum, Uplink, Via,
+    VxlanConfig,
 };
 
 /// All that this node knows of itself.
@@ -48,6 +49,8 @@ pub struct Options {
     pub nexthops: bool,
     /// `None`: no BPF programs are loaded.
     pub fast_path: Option<FastOptions>,
+    /// A vxlan network's packets are carried by threads of ours instead of the kernel's device.
+    pub userspace: bool,
 }
 
 /// The fast path as the operator wants it.
@@ -83,8 +86,13 @@ impl Facts {
                 families.min().unwrap_or(self.uplink.mtu)
             }
             Backend::HostGw | Backend::Alloc => self.uplink.mtu,
-            Backend::Udp { .. } => self.uplink.mtu.saturating_sub(28),
+            Backend::Udp { .. } => self.udp_mtu(),
         }
+    }
+
+    /// flannel's udp backend adds an IPv4 and a UDP header.
+    fn udp_mtu(&self) -> u32 {
+        self.uplink.mtu.saturating_sub(28)
     }
 
     pub fn mac(&self, family: Family) -> Mac {
@@ -106,8 +114,29 @@ impl Facts {
         }
     }
 
+    /// The device of flannel's udp backend.
+    pub const UDP_DEVICE: &str = "flannel0";
+
+    /// The tunnel's devices.
+    pub fn devices_of(network: &Network) -> Vec<String> {
+        match &network.backend {
+            Backend::Vxlan(vxlan) => network.families().map(|family| Self::device_name(vxlan.vni, family)).collect(),
+            Backend::Udp { .. } => vec![Self::UDP_DEVICE.to_owned()],
+            Backend::HostGw | Backend::Alloc => Vec::new(),
+        }
+    }
+
+    /// Packets are carried by threads of ours.
+    pub fn in_userspace(&self) -> bool {
+        match self.network.backend {
+            Backend::Vxlan(_) => self.options.userspace,
+            Backend::Udp { .. } => true,
+            Backend::HostGw | Backend::Alloc => false,
+        }
+    }
+
     /// Families that both the network and our lease have.
-    fn families(&self) -> impl Iterator<Item = (Family, AddressRange, IpNet)> + use<'_> {
+    pub(super) fn families(&self) -> impl Iterator<Item = (Family, AddressRange, IpNet)> + use<'_> {
         self.network
             .families()
             .filter_map(|family| Some((family, self.network.range(family)?, self.subnet.net(family)?)))
@@ -119,7 +148,7 @@ impl Facts {
     }
 
     fn guards(&self) -> bool {
-        self.options.guard.is_some() && matches!(self.network.backend, Backend::Vxlan(_))
+        self.options.guard.is_some() && matches!(self.network.backend, Backend::Vxlan(_)) && !self.options.userspace
     }
 }
 
@@ -136,7 +165,9 @@ pub fn desire<'a>(facts: &Facts, peers: impl Iterator<Item = &'a Peer>) -> State
 /// What is wanted with no peer at all: devices, addresses, settings, rules.
 pub fn desire_own(facts: &Facts) -> State {
     let mut state = State::new();
-    if let Backend::Vxlan(vxlan) = &facts.network.backend {
+    if facts.in_userspace() {
+        userspace::desire_own(facts, &mut state);
+    } else if let Backend::Vxlan(vxlan) = &facts.network.backend {
         for (family, _, net) in facts.families() {
             let Some(local) = local_address(&facts.uplink, family) else { continue };
             state.insert(Key::Device(family), Object::Device(Box::new(device(facts, vxlan, family, local))));
@@ -176,6 +207,13 @@ pub fn desire_peer(facts: &Facts, peer: &Peer, put: &mut impl FnMut(Key, Object)
     for (family, _, _) in facts.families() {
         let (Some(net), Some(public)) = (peer.subnet.net(family), peer.public(family)) else { continue };
         match &facts.network.backend {
+            Backend::Vxlan(vxlan) if facts.options.userspace => {
+                let Some(mac) = peer.vtep(family) else { continue };
+                put(Key::Forward(net), Object::Forward(Forward { public, mac }));
+                let direct = is_direct(facts, vxlan, public);
+                let via = if direct { Via::Direct { gateway: public } } else { Via::Device };
+                put(Key::Route(net), Object::Route(Route::ours(via)));
+            }
             Backend::Vxlan(vxlan) => {
                 let Some(mac) = peer.vtep(family) else { continue };
                 if facts.guards() {
@@ -194,7 +232,11 @@ pub fn desire_peer(facts: &Facts, peer: &Peer, put: &mut impl FnMut(Key, Object)
                 }
             }
             Backend::HostGw => put(Key::Route(net), Object::Route(Route::ours(Via::Direct { gateway: public }))),
-            Backend::Udp { .. } | Backend::Alloc => {}
+            // One route leads to all of them.
+            Backend::Udp { .. } => {
+                put(Key::Forward(net), Object::Forward(Forward { public, mac: Mac::ZERO }));
+            }
+            Backend::Alloc => {}
         }
     }
 }
@@ -274,7 +316,7 @@ fn device(facts: &Facts, vxlan: &VxlanConfig, family: Family, local: IpAddr) -> 
 
 /// flannel sends from the public address when it is a local one; behind NAT it is not, and the
 /// kernel could not use it.
-fn local_address(uplink: &Uplink, family: Family) -> Option<IpAddr> {
+pub(super) fn local_address(uplink: &Uplink, family: Family) -> Option<IpAddr> {
     match family {
         Family::V4 => uplink.v4.map(IpAddr::V4),
         Family::V6 => uplink.v6.map(IpAddr::V6),
@@ -306,7 +348,7 @@ fn filter_policy(facts: &Facts) -> Option<FilterPolicy> {
             policy.forward.push(range.network);
         }
     }
-    if let (Backend::Vxlan(vxlan), Some(guard)) = (&facts.network.backend, options.guard) {
+    if let (Backend::Vxlan(vxlan), Some(guard), true) = (&facts.network.backend, options.guard, facts.guards()) {
         policy.guard = Some(GuardPolicy {
             port: vxlan.port,
             vni: vxlan.vni,

@@ -106,3 +106,64 @@ fn peers_say_whether_the_fast_path_may_send_them_ipv6() {
     assert!(takes(&flannels, "10.244.2.0/24"), "over IPv4 everybody does");
     assert!(!takes(&flannels, "fc00:0:0:2::/64"));
 }
+
+#[test]
+fn a_peer_of_a_userspace_node_is_a_forwarding_entry_and_a_plain_route() {
+    let mut facts = facts(true);
+    facts.options.userspace = true;
+    let state = wanted(&facts, true, &[2]);
+    let (v4, v6): (IpNet, IpNet) = ("10.244.2.0/24".parse().unwrap(), "fc00:0:0:2::/64".parse().unwrap());
+    let forward = Forward { public: [10, 200, 2, 2].into(), mac: mac(2) };
+    assert_eq!(state[&Key::Forward(v4)], Object::Forward(forward));
+    for net in [v4, v6] {
+        assert_eq!(state[&Key::Route(net)], Object::Route(Route::ours(Via::Device)));
+    }
+    let mtu = |family| match &state[&Key::Device(family)] {
+        Object::Tun(tun) => (tun.name.clone(), tun.mtu),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((mtu(Family::V4), mtu(Family::V6)), (("flannel.1".into(), 1450), ("flannel-v6.1".into(), 1430)));
+    let Object::Engine(engine) = &state[&Key::Engine(Family::V6)] else { panic!() };
+    assert_eq!(engine.local, "fd00::1".parse::<IpAddr>().unwrap());
+    let kernels = |key: &Key| matches!(key, Key::Neighbour(_) | Key::Fdb(..) | Key::Nexthop(_) | Key::Guard(..));
+    assert_eq!(state.keys().find(|key| kernels(key)), None);
+    let Object::Filter(policy) = &state[&Key::Filter] else { panic!() };
+    assert!(policy.guard.is_none(), "the engine looks at who sent what itself");
+    assert!(!policy.masquerade.is_empty());
+}
+
+#[test]
+fn a_userspace_node_reaches_on_link_peers_directly_and_still_takes_their_tunnel_packets() {
+    let mut facts = facts(false);
+    facts.options.userspace = true;
+    facts.network.backend = Backend::Vxlan(VxlanConfig { direct_routing: true, ..VxlanConfig::default() });
+    facts.on_link = BTreeMap::from([([10, 200, 2, 2].into(), true)]);
+    let state = wanted(&facts, false, &[2, 3]);
+    let via = |net: &str| match &state[&Key::Route(net.parse().unwrap())] {
+        Object::Route(route) => route.via,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(via("10.244.2.0/24"), Via::Direct { gateway: [10, 200, 2, 2].into() });
+    assert_eq!(via("10.244.3.0/24"), Via::Device);
+    assert!(state.contains_key(&Key::Forward("10.244.2.0/24".parse().unwrap())));
+}
+
+#[test]
+fn backend_udp_is_one_device_one_route_and_a_forwarding_entry_for_each_peer() {
+    let mut facts = facts(false);
+    facts.network.backend = Backend::Udp { port: 8285 };
+    let mut rules = rules(false);
+    rules.network = facts.network.clone();
+    let mut roster = Roster::default();
+    let value = r#"{"PublicIP":"10.200.2.2"}"#;
+    roster.snapshot(&rules, vec![crate::plan::fixtures::with_value("10.244.2.0-24", value, 1)]);
+    let state = desire(&facts, roster.peers());
+    let tun = crate::model::Tun { name: "flannel0".into(), mtu: 1472, up: true };
+    assert_eq!(state[&Key::Device(Family::V4)], Object::Tun(tun));
+    assert!(state.contains_key(&Key::Address(Family::V4, "10.244.1.0/32".parse().unwrap())));
+    let routes: Vec<_> = state.keys().filter(|key| matches!(key, Key::Route(_))).collect();
+    assert_eq!(routes, [&Key::Route("10.244.0.0/16".parse().unwrap())]);
+    let forward = Forward { public: [10, 200, 2, 2].into(), mac: Mac::ZERO };
+    assert_eq!(state[&Key::Forward("10.244.2.0/24".parse().unwrap())], Object::Forward(forward));
+    assert_eq!(facts.pod_mtu(), 1472);
+}

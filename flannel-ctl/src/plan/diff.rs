@@ -65,7 +65,7 @@ pub fn diff_keys(wanted: &State, observed: &State, keys: impl Iterator<Item = Ke
 /// Devices that the kernel cannot change into what is wanted. Whatever sits on them goes too.
 fn remade_devices(wanted: &State, observed: &State) -> Vec<Family> {
     let remade = |family: &Family| match (wanted.get(&Key::Device(*family)), observed.get(&Key::Device(*family))) {
-        (Some(Object::Device(to)), Some(Object::Device(from))) => from.must_recreate(to),
+        (Some(to), Some(from)) => from.must_recreate(to),
         _ => false,
     };
     Family::ALL.into_iter().filter(remade).collect()
@@ -77,16 +77,18 @@ pub fn device_of(key: &Key, object: &Object) -> Option<Family> {
         Key::Setting(family, _)
         | Key::Address(family, _)
         | Key::Fdb(family, _)
+        | Key::Engine(family)
         | Key::Attachment(Place::Vtep(family)) => Some(*family),
         Key::Neighbour(ip) => Some(Family::of(ip)),
         Key::Nexthop(_) => Some(Family::V4),
         Key::Route(dst) => match object {
-            Object::Route(route) if matches!(route.via, Via::Overlay { .. }) => Some(Family::of_net(dst)),
+            Object::Route(route) if matches!(route.via, Via::Overlay { .. } | Via::Device) => Some(Family::of_net(dst)),
             _ => None,
         },
         Key::Device(_)
         | Key::Filter
         | Key::Guard(..)
+        | Key::Forward(_)
         | Key::LiberalConntrack
         | Key::FastPath
         | Key::FastPeer(_)

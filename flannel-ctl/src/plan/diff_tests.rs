@@ -93,8 +93,10 @@ proptest! {
         before in prop::collection::btree_set(2u16..40, 0..20),
         after in prop::collection::btree_set(2u16..40, 0..20),
         mischiefs in prop::collection::vec(mischief(), 0..8),
+        userspace in any::<[bool; 2]>(),
     ) {
-        let facts = facts(true);
+        let mut facts = facts(true);
+        facts.options.userspace = userspace[0];
         let mut kernel = FakeKernel::default();
         let start = wanted(&facts, &before);
         for outcome in kernel.apply(&diff(&start, &State::new(), true)) {
@@ -102,6 +104,7 @@ proptest! {
         }
         mischiefs.iter().for_each(|mischief| play(&mut kernel, mischief));
 
+        facts.options.userspace = userspace[1];
         let goal = wanted(&facts, &after);
         let ops = diff(&goal, &kernel.observe(&goal).unwrap(), true);
         for (op, outcome) in ops.iter().zip(kernel.apply(&ops)) {

@@ -1,6 +1,6 @@
 //! A change in words, for `plan`, logs and errors.
 
-use crate::model::{Device, Object, Op, Route, Via};
+use crate::model::{Device, EngineWire, Object, Op, Route, Tun, Via};
 
 /// "add route 10.5.48.0/24 through the overlay"
 pub fn explain(op: &Op) -> String {
@@ -15,6 +15,7 @@ pub fn explain(op: &Op) -> String {
 fn change(from: &Object, to: &Object) -> String {
     match (from, to) {
         (Object::Device(from), Object::Device(to)) => device_change(from, to),
+        (Object::Tun(from), Object::Tun(to)) => tun_change(from, to),
         (Object::Route(Route { via: was, protocol }), Object::Route(route)) if *was == route.via => {
             format!(" to our route protocol {} from {protocol}", route.protocol)
         }
@@ -43,12 +44,33 @@ fn device_change(from: &Device, to: &Device) -> String {
     format!(" {}{how}: {}", to.name, parts.join(", "))
 }
 
+fn tun_change(from: &Tun, to: &Tun) -> String {
+    let mut parts = Vec::new();
+    if from.mtu != to.mtu {
+        parts.push(format!("MTU {} to {}", from.mtu, to.mtu));
+    }
+    if from.up != to.up {
+        parts.push(format!("up {} to {}", from.up, to.up));
+    }
+    format!(" {}: {}", to.name, parts.join(", "))
+}
+
 fn describe(object: &Object) -> String {
     match object {
         Object::Device(device) => format!(
             " {}: VNI {}, port {}, MAC {}, MTU {}, local {}",
             device.name, device.vni, device.port, device.mac, device.mtu, device.local
         ),
+        Object::Tun(tun) => format!(" {}: TUN, MTU {}", tun.name, tun.mtu),
+        Object::Forward(forward) => format!(" to {}", forward.public),
+        Object::Engine(engine) => match engine.wire {
+            EngineWire::Vxlan { vni, .. } => {
+                format!(" on {}: VNI {vni}, port {}, local {}", engine.device, engine.port, engine.local)
+            }
+            EngineWire::Raw => {
+                format!(" on {}: flannel's udp wire, port {}, local {}", engine.device, engine.port, engine.local)
+            }
+        },
         Object::Setting(on) => if *on { ": on" } else { ": off" }.into(),
         Object::Address | Object::Guard | Object::Nexthop | Object::Attachment { mtu: 0 } => String::new(),
         Object::Filter(policy) => format!(
@@ -64,6 +86,7 @@ fn describe(object: &Object) -> String {
         Object::Fdb(ip) => format!(" to {ip}"),
         Object::Route(route) => match route.via {
             Via::Overlay { .. } => " through the overlay".into(),
+            Via::Device => " into the tunnel device".into(),
             Via::Direct { gateway } => format!(" via {gateway}"),
             Via::Blackhole => " to nowhere".into(),
             Via::Other => " to somewhere else".into(),

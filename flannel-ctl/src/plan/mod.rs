@@ -9,6 +9,7 @@ pub mod diff;
 pub mod explain;
 pub mod inspect;
 pub mod roster;
+mod userspace;
 
 #[cfg(test)]
 pub(crate) mod fixtures;

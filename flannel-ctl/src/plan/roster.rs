@@ -100,12 +100,13 @@ impl Roster {
         match key {
             Key::Neighbour(base) => self.at(base),
             Key::Nexthop(base) => self.at(&IpAddr::V4(*base)),
-            Key::Route(net) | Key::Guard(_, net) | Key::FastPeer(net) => self.at(&net.addr()),
+            Key::Route(net) | Key::Guard(_, net) | Key::Forward(net) | Key::FastPeer(net) => self.at(&net.addr()),
             Key::Fdb(family, mac) => self.vtep_in_use(*family, *mac),
             Key::Device(_)
             | Key::Setting(..)
             | Key::Address(..)
             | Key::Filter
+            | Key::Engine(_)
             | Key::LiberalConntrack
             | Key::FastPath
             | Key::Attachment(_) => None,

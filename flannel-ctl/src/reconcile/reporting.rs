@@ -377,6 +377,8 @@ fn kind(key: &Key) -> &'static str {
         Key::Neighbour(_) => "neighbour",
         Key::Fdb(..) => "fdb",
         Key::Nexthop(_) => "nexthop",
+        Key::Forward(_) => "forward",
+        Key::Engine(_) => "engine",
         Key::Route(_) => "route",
         Key::LiberalConntrack => "conntrack",
         Key::FastPath => "fast_path",

@@ -63,8 +63,9 @@ fn family(key: &Key) -> Option<Family> {
         | Key::Setting(family, _)
         | Key::Address(family, _)
         | Key::Fdb(family, _)
+        | Key::Engine(family)
         | Key::Attachment(Place::Vtep(family)) => Some(*family),
-        Key::Route(net) | Key::FastPeer(net) => Some(Family::of_net(net)),
+        Key::Route(net) | Key::Forward(net) | Key::FastPeer(net) => Some(Family::of_net(net)),
         Key::Guard(outer, _) | Key::Neighbour(outer) => Some(Family::of(outer)),
         Key::Nexthop(_) => Some(Family::V4),
         Key::Filter | Key::LiberalConntrack | Key::FastPath | Key::Attachment(Place::Uplink(_) | Place::Pod(_)) => None,

@@ -1,6 +1,7 @@
 //! What the daemon keeps in files: subnet.env, the lock, the node's identity.
 
 pub mod atomic;
+pub mod forwarding;
 pub mod lock;
 pub mod node_id;
 pub mod refusal;

@@ -35,6 +35,19 @@ impl EngineError {
     }
 }
 
+impl EngineError {
+    /// Of the system call that failed; 0 if it was none.
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::Tun { source }
+            | Self::Device { source, .. }
+            | Self::Socket { source, .. }
+            | Self::Thread { source } => source.raw_os_error().unwrap_or(0),
+            Self::Panicked | Self::Deleted { .. } => 0,
+        }
+    }
+}
+
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT | Errno::ENXIO) => " (is the module tun loaded, and /dev/net/tun in this container?)",

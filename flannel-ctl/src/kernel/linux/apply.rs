@@ -46,6 +46,7 @@ enum Lane {
     Neighbour,
     Fdb,
     Nexthop,
+    Userspace,
     Route,
     FastPath,
 }
@@ -92,6 +93,7 @@ impl LinuxKernel {
                 Some(filter) => filter.apply(run),
                 None => run.iter().map(|op| Err(no_filter(op))).collect(),
             },
+            Lane::Userspace => self.apply_to_userspace(run),
             Lane::FastPath => self.apply_to_fast_path(run),
             Lane::Address | Lane::Neighbour | Lane::Fdb | Lane::Nexthop | Lane::Route => {
                 run.chunks(BATCH).flat_map(|batch| self.apply_batch(batch)).collect()
@@ -229,6 +231,10 @@ impl LinuxKernel {
                 0 => Err(no_device()),
                 device => Ok(Target::Gateway { gateway: base, device, onlink: true }),
             },
+            (Via::Device, _) => match self.device_index(Family::of(&base)) {
+                0 => Err(no_device()),
+                device => Ok(Target::Device(device)),
+            },
             (Via::Direct { gateway }, _) => match self.scope.uplink {
                 0 => Err(Refusal::new(Errno::ENODEV, "no uplink is known")),
                 device => Ok(Target::Gateway { gateway, device, onlink: false }),
@@ -353,6 +359,7 @@ fn lane(key: &Key) -> Lane {
         Key::Neighbour(_) => Lane::Neighbour,
         Key::Fdb(..) => Lane::Fdb,
         Key::Nexthop(_) => Lane::Nexthop,
+        Key::Forward(_) | Key::Engine(_) => Lane::Userspace,
         Key::Route(_) => Lane::Route,
         Key::LiberalConntrack | Key::FastPath | Key::FastPeer(_) | Key::Attachment(_) => Lane::FastPath,
     }
@@ -381,7 +388,7 @@ fn hides_gateway(dst: IpNet, from: Via, to: Via) -> bool {
 }
 
 fn no_device() -> Refusal {
-    Refusal::new(Errno::ENODEV, "there is no VXLAN device")
+    Refusal::new(Errno::ENODEV, "there is no tunnel device")
 }
 
 fn no_filter(op: &Op) -> KernelError {

@@ -27,7 +27,7 @@ pub(super) fn route(scope: &Scope, devices: [u32; 2], entry: &Entry) -> Option<(
         Route::FLANNEL_PROTOCOL => match via {
             Via::Overlay { nexthop } => !nexthop && scope.covers(&entry.dst),
             Via::Direct { .. } => scope.may_be_leased(&entry.dst),
-            Via::Blackhole | Via::Other => false,
+            Via::Device | Via::Blackhole | Via::Other => false,
         },
         _ => false,
     };
@@ -98,6 +98,7 @@ fn via(scope: &Scope, devices: [u32; 2], entry: &Entry) -> Via {
         Some(gateway) if gateway == base && entry.is_onlink() && device != 0 && entry.device == device => {
             Via::Overlay { nexthop: false }
         }
+        None if device != 0 && entry.device == device => Via::Device,
         Some(gateway) if scope.uplink != 0 && entry.device == scope.uplink && !entry.is_onlink() => {
             Via::Direct { gateway }
         }

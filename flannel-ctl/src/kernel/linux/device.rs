@@ -1,4 +1,4 @@
-//! Making, changing and removing the VXLAN devices.
+//! Making, changing and removing the tunnel devices.
 
 use std::net::IpAddr;
 
@@ -33,7 +33,9 @@ impl LinuxKernel {
     pub(super) fn apply_device(&mut self, family: Family, op: &Op) -> Result<(), KernelError> {
         let outcome = match (&op.to, &op.from) {
             (Some(Object::Device(wanted)), _) => self.put_device(family, wanted),
+            (Some(Object::Tun(wanted)), _) => self.put_tun(family, wanted),
             (None, Some(Object::Device(old))) => self.delete_device(family, &old.name),
+            (None, Some(Object::Tun(old))) => self.delete_device(family, &old.name),
             (None, _) => match self.scope.device_name(family) {
                 Some(name) => self.delete_device(family, &name),
                 None => Ok(()),
@@ -43,20 +45,28 @@ impl LinuxKernel {
         outcome.map_err(|refusal| refused(op, &refusal))
     }
 
-    /// Removes it if it is VXLAN; another kind under that name is not ours.
+    /// Removes it if it is VXLAN or our TUN; another kind under that name is not ours.
     pub(super) fn delete_device(&mut self, family: Family, name: &str) -> Result<(), Refusal> {
         *self.device_slot(family) = None;
         match self.find_link(name)? {
-            Some(found) if found.vxlan.is_some() => match self.socket.run(link::delete(found.index)) {
-                Err(refusal) if refusal.errno != Errno::ENODEV => Err(refusal),
-                _ => Ok(()),
-            },
+            Some(found) if found.vxlan.is_some() || found.lasting_tun => {
+                match self.socket.run(link::delete(found.index)) {
+                    Err(refusal) if refusal.errno != Errno::ENODEV => Err(refusal),
+                    _ => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
     }
 
     fn put_device(&mut self, family: Family, wanted: &Device) -> Result<(), Refusal> {
-        if let Some(found) = self.find_link(&wanted.name)? {
+        let mut found = self.find_link(&wanted.name)?;
+        if let Some(tun) = found.take_if(|found| found.lasting_tun) {
+            // The userspace datapath's, which this node had before.
+            *self.device_slot(family) = None;
+            self.socket.run(link::delete(tun.index))?;
+        }
+        if let Some(found) = found {
             let Some(present) = found.to_device(family) else {
                 let kind = found.kind.as_deref().unwrap_or("physical");
                 let text = format!("{} exists and is not VXLAN but {kind}: rename or remove it", wanted.name);
@@ -121,7 +131,7 @@ impl LinuxKernel {
     }
 
     /// Later ops need its index.
-    fn remember(&mut self, family: Family, name: &str) -> Result<(), Refusal> {
+    pub(super) fn remember(&mut self, family: Family, name: &str) -> Result<(), Refusal> {
         *self.device_slot(family) = self.find_link(name)?;
         match self.device(family) {
             Some(_) => Ok(()),
@@ -150,10 +160,12 @@ impl LinuxKernel {
         self.put_device(family, wanted)
     }
 
-    /// Every VXLAN device of ours, for removal.
+    /// Every tunnel device of ours, for removal.
     pub(super) fn our_devices(&mut self) -> Result<Vec<Link>, KernelError> {
         let names = Family::ALL.map(|family| self.scope.device_name(family));
-        let ours = |link: &Link| link.vxlan.is_some() && names.iter().flatten().any(|name| *name == link.name);
+        let ours = |link: &Link| {
+            (link.vxlan.is_some() || link.lasting_tun) && names.iter().flatten().any(|name| *name == link.name)
+        };
         let found = self.socket.dump(link::list(), |payload| Link::read(payload).filter(ours));
         found.map_err(|refusal| explain("list the devices", &refusal, None))
     }

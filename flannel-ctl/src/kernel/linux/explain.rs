@@ -36,11 +36,13 @@ pub(super) fn attempt(op: &Op) -> String {
     };
     let detail = match &op.to {
         Some(Object::Device(device)) => format!(" {} (VNI {}, port {})", device.name, device.vni, device.port),
+        Some(Object::Tun(tun)) => format!(" {} (TUN)", tun.name),
         Some(Object::Neighbour(mac)) => format!(" at {mac}"),
         Some(Object::Fdb(outer)) => format!(" to {outer}"),
         Some(Object::Route(Route { via, .. })) => match via {
             Via::Overlay { nexthop: true } => " by its nexthop object".to_owned(),
             Via::Overlay { nexthop: false } => " through the VXLAN device".to_owned(),
+            Via::Device => " into the tunnel device".to_owned(),
             Via::Direct { gateway } => format!(" via {gateway}"),
             Via::Blackhole => " as a blackhole".to_owned(),
             Via::Other => String::new(),
@@ -61,6 +63,8 @@ pub(super) fn is_absence(key: &Key, errno: Errno) -> bool {
         Key::Setting(..)
         | Key::Filter
         | Key::Guard(..)
+        | Key::Forward(_)
+        | Key::Engine(_)
         | Key::LiberalConntrack
         | Key::FastPath
         | Key::FastPeer(_)

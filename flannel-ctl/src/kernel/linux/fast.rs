@@ -164,6 +164,13 @@ pub(super) fn unsettles(op: &Op) -> bool {
         Key::Neighbour(_) | Key::Fdb(..) | Key::Nexthop(_) | Key::Route(_) | Key::Guard(..) | Key::FastPeer(_) => {
             replaces
         }
-        Key::Setting(..) | Key::Address(..) | Key::LiberalConntrack | Key::FastPath | Key::Attachment(_) => false,
+        Key::Setting(..)
+        | Key::Address(..)
+        | Key::LiberalConntrack
+        | Key::FastPath
+        | Key::Attachment(_)
+        // Userspace and fast path exclude each other.
+        | Key::Forward(_)
+        | Key::Engine(_) => false,
     }
 }

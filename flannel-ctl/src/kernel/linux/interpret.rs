@@ -19,6 +19,7 @@ impl LinuxKernel {
             Notice::Neighbour { gone, neighbour } => self.neighbour_notice(*gone, neighbour),
             Notice::Route { gone, replaced, route } => self.route_notice(*gone, *replaced, route),
             Notice::Nexthop { gone, nexthop } => self.nexthop_notice(*gone, nexthop),
+            Notice::EngineEnded => Interpretation::Resync("the userspace engine ended"),
             Notice::Overflow => {
                 self.uplink = super::Underlay::default();
                 Interpretation::Resync("notices were lost")
@@ -60,15 +61,15 @@ impl LinuxKernel {
                 return Interpretation::Irrelevant;
             }
             *self.device_slot(family) = None;
-            return Interpretation::Resync("the VXLAN device was deleted");
+            return Interpretation::Resync("the tunnel device was deleted");
         }
         // That of the device that we know already tells of the time before it was set up.
         let same = known.is_some_and(|_| is_birth(link))
-            || known.is_some_and(|known| known.to_device(family) == link.to_device(family));
+            || known.is_some_and(|known| known.to_object(family) == link.to_object(family));
         if same {
             return Interpretation::Irrelevant;
         }
-        Interpretation::Resync("the VXLAN device was changed")
+        Interpretation::Resync("the tunnel device was changed")
     }
 
     fn uplink_notice(&mut self, gone: bool, link: &Link) -> Interpretation {
@@ -94,7 +95,7 @@ impl LinuxKernel {
         if let Some((key, object)) = classify::address(&self.scope, devices, address) {
             return if gone {
                 // With its last IPv4 address a device loses its IPv4 routes and neighbours.
-                Interpretation::Resync("an address of the VXLAN device was removed")
+                Interpretation::Resync("an address of the tunnel device was removed")
             } else {
                 Interpretation::Changed(key, Some(object))
             };

@@ -67,6 +67,7 @@ impl LinuxKernel {
                 }
             }
         }
+        self.observe_userspace(&mut state);
         self.observe_fast_path(&mut state)?;
         all.extend(state);
         Ok(all.into_iter().collect())
@@ -97,17 +98,18 @@ impl LinuxKernel {
         [self.device_index(Family::V4), self.device_index(Family::V6)]
     }
 
-    /// The device and its settings. One of that name that is not VXLAN counts as absent: making
+    /// The device and its settings. One of that name that is of another kind counts as absent: making
     /// ours then fails and says why.
     fn observe_device(&mut self, family: Family, wanted: &State, state: &mut State) -> Result<(), KernelError> {
         *self.device_slot(family) = None;
         let Some(name) = self.scope.device_name(family) else { return Ok(()) };
         let found = self.find_link(&name);
         let found = found.map_err(|refusal| explain(&format!("look at device {name}"), &refusal, None))?;
-        let Some(link) = found.filter(|link| link.vxlan.is_some()) else { return Ok(()) };
-        let Some(device) = link.to_device(family) else { return Ok(()) };
+        let Some((link, object)) = found.and_then(|link| link.to_object(family).map(|object| (link, object))) else {
+            return Ok(());
+        };
         *self.device_slot(family) = Some(link);
-        state.insert(Key::Device(family), Object::Device(Box::new(device)));
+        state.insert(Key::Device(family), object);
         for key in wanted.keys() {
             match key {
                 Key::Setting(of, which) if *of == family => {

@@ -12,6 +12,8 @@ use crate::{
 pub struct Scope {
     /// Names the VXLAN devices; `None` where the backend has none.
     pub vni: Option<u32>,
+    /// Backend udp, whose one device is a TUN of its own name.
+    pub udp: bool,
     /// Interface index; 0 while unknown.
     pub uplink: u32,
     pub v4: Option<AddressRange>,
@@ -22,6 +24,9 @@ pub struct Scope {
 
 impl Scope {
     pub fn device_name(&self, family: Family) -> Option<String> {
+        if self.udp && family == Family::V4 {
+            return Some(Facts::UDP_DEVICE.to_owned());
+        }
         Some(Facts::device_name(self.vni?, family))
     }
 
@@ -52,6 +57,14 @@ impl From<&Facts> for Scope {
             Backend::Vxlan(vxlan) => Some(vxlan.vni),
             Backend::HostGw | Backend::Udp { .. } | Backend::Alloc => None,
         };
-        Self { vni, uplink: facts.uplink.index, v4: facts.network.v4, v6: facts.network.v6, own: Some(facts.subnet) }
+        let udp = matches!(facts.network.backend, Backend::Udp { .. });
+        Self {
+            vni,
+            udp,
+            uplink: facts.uplink.index,
+            v4: facts.network.v4,
+            v6: facts.network.v6,
+            own: Some(facts.subnet),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use nix::libc;
 
 use super::wire::{Put, Request, attributes, ip, text, u16_at, u32_at};
-use crate::model::{Device, Family, Mac};
+use crate::model::{Device, Family, Mac, Object, Tun};
 
 /// `RTEXT_FILTER_SKIP_STATS` (`linux/rtnetlink.h`): 400 bytes a device that nobody reads.
 const SKIP_STATS: u32 = 8;
@@ -28,6 +28,13 @@ mod vxlan_attr {
     pub(super) const GPE: u16 = 27;
 }
 
+/// `IFLA_TUN_*` of `linux/if_link.h`, and `IFF_TUN` of `linux/if_tun.h`.
+mod tun_attr {
+    pub(super) const TYPE: u16 = 3;
+    pub(super) const PERSIST: u16 = 6;
+    pub(super) const TYPE_TUN: u8 = 1;
+}
+
 /// A device as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -45,6 +52,8 @@ pub struct Link {
     pub kind: Option<String>,
     /// Present if the kind is vxlan.
     pub vxlan: Option<Vxlan>,
+    /// A TUN device (not TAP) that stays when nobody reads it.
+    pub lasting_tun: bool,
     /// Bridge or the like that it is a port of; 0 is none.
     pub master: u32,
     /// Device of this namespace that it sits on, as a VLAN does; 0 is none.
@@ -89,6 +98,7 @@ impl Link {
             ethernet: u16_at(payload, 2)? == libc::ARPHRD_ETHER,
             kind: None,
             vxlan: None,
+            lasting_tun: false,
             master: 0,
             lower: 0,
             leads_elsewhere: false,
@@ -144,6 +154,17 @@ impl Link {
         })
     }
 
+    /// The device as the userspace datapath would ask for it; `None` if it is no such one.
+    pub fn to_tun(&self) -> Option<Tun> {
+        self.lasting_tun.then(|| Tun { name: self.name.clone(), mtu: self.mtu, up: self.is_up() })
+    }
+
+    /// What there is to say of it as a tunnel device of ours, of either kind.
+    pub fn to_object(&self, family: Family) -> Option<Object> {
+        let vxlan = self.to_device(family).map(|device| Object::Device(Box::new(device)));
+        vxlan.or_else(|| self.to_tun().map(Object::Tun))
+    }
+
     fn read_info(&mut self, info: &[u8]) {
         let mut data = None;
         for (kind, value) in attributes(info, 0) {
@@ -155,6 +176,13 @@ impl Link {
         }
         if self.kind.as_deref() == Some("vxlan") {
             self.vxlan = Some(Vxlan::read(data.unwrap_or_default()));
+        }
+        if self.kind.as_deref() == Some("tun") {
+            let is = |wanted, number| {
+                attributes(data.unwrap_or_default(), 0)
+                    .any(|(kind, value)| kind == wanted && value.first() == Some(&number))
+            };
+            self.lasting_tun = is(tun_attr::TYPE, tun_attr::TYPE_TUN) && is(tun_attr::PERSIST, 1);
         }
     }
 }
@@ -259,6 +287,18 @@ pub(crate) fn change(index: u32, from: &Device, to: &Device) -> Vec<Request> {
         requests.push(request);
     }
     requests
+}
+
+/// A VXLAN device without a VNI, which no kernel makes: one that has such devices says that the VNI is missing, one
+/// that has not knows no such type.
+pub(crate) fn impossible_vxlan() -> Request {
+    Request::put(libc::RTM_NEWLINK, Put::New, &body(0, None))
+        .nest(libc::IFLA_LINKINFO, |info| info.text(libc::IFLA_INFO_KIND, "vxlan"))
+}
+
+/// `ip link set INDEX mtu MTU up|down`
+pub(crate) fn change_tun(index: u32, to: &Tun) -> Request {
+    Request::new(libc::RTM_NEWLINK, 0, &body(index, Some(to.up))).u32(libc::IFLA_MTU, to.mtu)
 }
 
 /// The attributes that `vxlan_changelink` accepts (6.18).

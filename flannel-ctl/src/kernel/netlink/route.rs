@@ -109,6 +109,8 @@ pub(crate) enum Target {
     Nexthop(u32),
     /// `via GATEWAY dev INDEX [onlink]`
     Gateway { gateway: IpAddr, device: u32, onlink: bool },
+    /// `dev INDEX`
+    Device(u32),
     /// `blackhole ... metric 4294967295`
     Blackhole,
 }
@@ -173,6 +175,7 @@ impl Target {
         match self {
             Self::Nexthop(id) => request.u32(RTA_NH_ID, id),
             Self::Gateway { gateway, device, .. } => request.ip(libc::RTA_GATEWAY, gateway).u32(libc::RTA_OIF, device),
+            Self::Device(device) => request.u32(libc::RTA_OIF, device),
             Self::Blackhole => request.u32(libc::RTA_PRIORITY, BLACKHOLE_METRIC),
         }
     }

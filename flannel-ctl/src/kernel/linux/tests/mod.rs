@@ -8,6 +8,7 @@ mod notices;
 mod routes;
 mod scale;
 mod sweep;
+mod tun;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -48,6 +49,7 @@ fn lab() -> Lab {
     };
     let scope = Scope {
         vni: Some(VNI),
+        udp: false,
         uplink,
         v4: Some(range("10.0.0.0/8", 24, v4(1))),
         v6: Some(range("fc00::/32", 64, v6(1))),

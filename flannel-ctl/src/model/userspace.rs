@@ -1,0 +1,56 @@
+//! The userspace datapath as something that is wanted or there.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+
+use super::{Family, Mac};
+
+/// A TUN device that outlives the process that reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tun {
+    pub name: String,
+    pub mtu: u32,
+    pub up: bool,
+}
+
+/// Where packets for a peer's subnet go, and who may send from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// Outer address.
+    pub public: IpAddr,
+    /// Of its VXLAN device; zero on the wire of flannel's udp backend, which has none.
+    pub mac: Mac,
+}
+
+/// What an engine is started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnginePolicy {
+    pub wire: EngineWire,
+    /// UDP port of every node.
+    pub port: u16,
+    /// Name of the TUN device.
+    pub device: String,
+    pub mtu: u32,
+    /// Our end of the tunnel.
+    pub local: IpAddr,
+}
+
+/// What goes before an inner packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineWire {
+    Vxlan {
+        vni: u32,
+        /// What peers address inner frames to.
+        mac: Mac,
+    },
+    /// Nothing: flannel's udp backend.
+    Raw,
+}
+
+/// What a daemon that starts anew needs to carry packets before it knows anything else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    pub engines: BTreeMap<Family, EnginePolicy>,
+    pub forwards: BTreeMap<IpNet, Forward>,
+}

@@ -1,0 +1,147 @@
+//! What the userspace datapath carries: with it, a daemon that starts anew carries packets before its store answers.
+
+use std::{
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{FileError, atomic};
+use crate::model::{EnginePolicy, EngineWire, Family, Forward, Kept, Mac};
+
+pub const NAME: &str = "forwarding.json";
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    engines: Vec<Engine>,
+    peers: Vec<Peer>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Engine {
+    device: String,
+    mtu: u32,
+    local: IpAddr,
+    port: u16,
+    /// Both absent on flannel's udp wire.
+    vni: Option<u32>,
+    mac: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Peer {
+    net: IpNet,
+    public: IpAddr,
+    mac: String,
+}
+
+fn path_in(run_dir: &Path) -> PathBuf {
+    run_dir.join(NAME)
+}
+
+/// What the last daemon left. A damaged file is the same as none.
+pub fn load(run_dir: &Path) -> Result<Option<Kept>, FileError> {
+    let path = path_in(run_dir);
+    match fs::read(&path) {
+        Ok(text) => Ok(serde_json::from_slice(&text).ok().and_then(|file| read(&file))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FileError::of("read", &path)(error)),
+    }
+}
+
+/// Leaves it for the next daemon.
+pub fn store(run_dir: &Path, kept: &Kept) -> Result<(), FileError> {
+    let file = File {
+        engines: kept.engines.values().map(engine).collect(),
+        peers: kept
+            .forwards
+            .iter()
+            .map(|(net, forward)| Peer { net: *net, public: forward.public, mac: forward.mac.to_string() })
+            .collect(),
+    };
+    let path = path_in(run_dir);
+    let text = serde_json::to_vec(&file).map_err(|error| FileError::of("write", &path)(error.into()))?;
+    atomic::replace(&path, &text, 0o600).map(drop)
+}
+
+/// Another datapath carries the packets now.
+pub fn forget(run_dir: &Path) -> Result<(), FileError> {
+    let path = path_in(run_dir);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::of("remove", &path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn engine(policy: &EnginePolicy) -> Engine {
+    let (vni, mac) = match policy.wire {
+        EngineWire::Vxlan { vni, mac } => (Some(vni), Some(mac.to_string())),
+        EngineWire::Raw => (None, None),
+    };
+    Engine { device: policy.device.clone(), mtu: policy.mtu, local: policy.local, port: policy.port, vni, mac }
+}
+
+fn read(file: &File) -> Option<Kept> {
+    let engine = |engine: &Engine| {
+        let wire = match (engine.vni, &engine.mac) {
+            (Some(vni), Some(mac)) => EngineWire::Vxlan { vni, mac: mac.parse().ok()? },
+            _ => EngineWire::Raw,
+        };
+        let Engine { device, mtu, local, port, .. } = engine;
+        let policy = EnginePolicy { wire, port: *port, device: device.clone(), mtu: *mtu, local: *local };
+        Some((Family::of(local), policy))
+    };
+    let forward = |peer: &Peer| Some((peer.net, Forward { public: peer.public, mac: peer.mac.parse::<Mac>().ok()? }));
+    Some(Kept {
+        engines: file.engines.iter().map(engine).collect::<Option<_>>()?,
+        forwards: file.peers.iter().map(forward).collect::<Option<_>>()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept() -> Kept {
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        let engine = |wire, device: &str, local: &str| EnginePolicy {
+            wire,
+            port: 8472,
+            device: device.into(),
+            mtu: 1450,
+            local: local.parse().unwrap(),
+        };
+        let vxlan = EngineWire::Vxlan { vni: 1, mac };
+        Kept {
+            engines: [
+                (Family::V4, engine(EngineWire::Raw, "flannel0", "192.0.2.1")),
+                (Family::V6, engine(vxlan, "flannel-v6.1", "2001:db8::1")),
+            ]
+            .into(),
+            forwards: [
+                ("10.244.2.0/24".parse().unwrap(), Forward { public: [192, 0, 2, 2].into(), mac: Mac::ZERO }),
+                ("fd00:2::/64".parse().unwrap(), Forward { public: "2001:db8::2".parse().unwrap(), mac }),
+            ]
+            .into(),
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_found_again_and_damage_is_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(load(dir.path()).unwrap(), None);
+        store(dir.path(), &kept()).unwrap();
+        assert_eq!(load(dir.path()).unwrap(), Some(kept()));
+        let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
+        for damaged in ["", "[]", "{", &text[..text.len() / 2], &text.replace("02:00:00:00:00:01", "02:00")] {
+            fs::write(dir.path().join(NAME), damaged).unwrap();
+            assert_eq!(load(dir.path()).unwrap(), None, "{damaged}");
+        }
+        forget(dir.path()).unwrap();
+        forget(dir.path()).unwrap();
+        assert_eq!(load(dir.path()).unwrap(), None);
+    }
+}
