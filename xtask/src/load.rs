@@ -45,7 +45,7 @@ pub(crate) enum Load {
     Integrity { address: IpAddr, megabytes: usize },
     /// As many datagrams as one core sends
     Send(Datagrams),
-    /// Counts datagrams, from the first that comes
+    /// Counts datagrams, from the first that comes; ends with its standard input
     Receive(Datagrams),
 }
 
@@ -67,6 +67,9 @@ pub(crate) struct Datagrams {
     /// The receiver never says a word
     #[arg(long)]
     one_way: bool,
+    /// The receiver sleeps when there is nothing to receive, and the sender's core has to wake it; else it looks again and again
+    #[arg(long)]
+    sleeps: bool,
     #[command(flatten)]
     window: Window,
 }
@@ -97,7 +100,7 @@ pub(crate) fn run(load: &Load) -> Result<ExitCode> {
         Load::Crr(client) => print(&connect::run(client)?)?,
         Load::Integrity { address, megabytes } => print(&integrity::send(*address, *megabytes)?)?,
         Load::Send(datagrams) => print(&packets::send(datagrams)?)?,
-        Load::Receive(datagrams) => print(&packets::receive(datagrams)?)?,
+        Load::Receive(datagrams) => print(&packets::receive(datagrams, std::io::stdin())?)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -114,7 +117,7 @@ fn say(line: &str) -> Result<()> {
 
 /// Where each kind of request goes.
 #[derive(Clone, Copy, Debug)]
-enum Port {
+pub(crate) enum Port {
     TcpEcho = 7001,
     Connect = 7002,
     UdpEcho = 7003,
@@ -123,7 +126,7 @@ enum Port {
 }
 
 impl Port {
-    fn of(self, address: IpAddr) -> SocketAddr {
+    pub(crate) fn of(self, address: IpAddr) -> SocketAddr {
         SocketAddr::new(address, self as u16)
     }
 }

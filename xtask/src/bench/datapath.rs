@@ -11,14 +11,17 @@ mod cpu;
 mod document;
 mod measure;
 mod mode;
+mod part;
 mod path;
 mod rounds;
 mod sample;
+mod second_pod;
 mod site;
 mod tables;
 
 use measure::Timing;
 use mode::{Metric, Mode, Wire};
+use part::{Outcome, Part};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct DatapathArgs {
@@ -35,11 +38,11 @@ pub(crate) struct DatapathArgs {
     #[arg(long, default_value_t = 10)]
     rounds: u32,
     /// How long each run is measured
-    #[arg(long, default_value_t = 10)]
-    seconds: u32,
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
     /// How long each run goes on before that
-    #[arg(long, default_value_t = 3)]
-    warmup: u32,
+    #[arg(long, default_value_t = 3.0)]
+    warmup: f64,
     /// One round of short runs, disturbed or not: does it work at all?
     #[arg(long)]
     quick: bool,
@@ -55,9 +58,15 @@ pub(crate) struct DatapathArgs {
     /// Shuffles the rounds; the same seed gives the same order
     #[arg(long)]
     seed: Option<u64>,
+    /// Only those modes of a load that a bar compares
+    #[arg(long)]
+    bars: bool,
     /// Write docs/benchmarks/datapath.md, .json and .svg
     #[arg(long)]
     save: bool,
+    /// Keep what docs/benchmarks/datapath.json has of other wires and loads
+    #[arg(long, requires = "save")]
+    add: bool,
     /// Measure with this build, optimised or not
     #[arg(long, hide = true)]
     pub(super) this_build: bool,
@@ -69,7 +78,13 @@ impl DatapathArgs {
     }
 
     fn modes(&self) -> Vec<Mode> {
-        if self.modes.is_empty() { Mode::ALL.to_vec() } else { self.modes.clone() }
+        let mut modes = if self.modes.is_empty() { Mode::ALL.to_vec() } else { self.modes.clone() };
+        modes.retain(|mode| self.metrics().iter().any(|metric| self.wants(*metric, *mode)));
+        modes
+    }
+
+    fn wants(&self, metric: Metric, mode: Mode) -> bool {
+        !self.bars || bars::compare(metric, mode)
     }
 
     fn metrics(&self) -> Vec<Metric> {
@@ -80,17 +95,21 @@ impl DatapathArgs {
 pub(super) fn run(args: &DatapathArgs) -> Result<ExitCode> {
     let mut args = args.clone();
     if args.quick {
-        (args.rounds, args.seconds, args.warmup, args.repeat) = (1, 2, 1, 0);
+        (args.rounds, args.seconds, args.warmup, args.repeat) = (1, 2.0, 1.0, 0);
         args.disturbed_above = f64::INFINITY;
     }
     let timing = Timing { warmup: args.warmup, seconds: args.seconds };
     let seed = args.seed.unwrap_or_else(rand::random);
-    let outcome = rounds::run(&args, timing, seed)?;
+    let older = if args.add { document::read()? } else { Outcome::default() };
+    let mut outcome = rounds::run(&args, timing, seed)?;
+    let void = outcome.samples.iter().any(|sample| sample.void.is_some());
+    let lacks =
+        |part: &Part| args.modes.iter().any(|mode| part.missing.contains_key(mode)) || part.ended_early.is_some();
+    let incomplete = outcome.parts.iter().any(lacks);
+    outcome.add(older);
     println!("\n{}", document::numbers(&outcome));
     if args.save {
         document::save(&outcome)?;
     }
-    let void = outcome.samples.iter().any(|sample| sample.void.is_some());
-    let asked_for = args.modes.iter().any(|mode| outcome.missing.contains_key(mode));
-    Ok(if void || asked_for { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if void || incomplete { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

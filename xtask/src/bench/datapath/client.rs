@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// A process whose standard output is read line by line. Killed on drop.
+/// A process whose standard output is read line by line, and whose standard input stays open until it is asked for its outcome.
+/// Killed on drop.
 #[derive(Debug)]
 pub(super) struct Client {
     shown: String,
@@ -21,7 +22,7 @@ impl Client {
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let shown = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -44,6 +45,7 @@ impl Client {
 
     /// Everything else that it says, as data.
     pub(super) fn outcome<T: serde::de::DeserializeOwned>(mut self) -> Result<T> {
+        drop(self.child.stdin.take());
         let text = std::io::read_to_string(&mut self.lines)?;
         let status = self.child.wait()?;
         match serde_json::from_str(&text) {

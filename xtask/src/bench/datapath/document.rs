@@ -10,8 +10,8 @@ use super::{
     chart,
     cpu::{CLIENT, SERVER},
     measure::Timing,
-    mode::Mode,
-    rounds::Outcome,
+    mode::{Mode, Wire},
+    part::{Outcome, Part},
     sample::Sample,
     tables,
 };
@@ -22,15 +22,8 @@ const METHOD: &str = include_str!("method.md");
 #[derive(Serialize)]
 struct Data<'a> {
     machine: Machine,
-    timing: Timing,
-    rounds: u32,
-    seed: u64,
-    disturbed_above: f64,
-    packet_filter: &'a str,
-    congestion: Option<&'a str>,
-    missing: &'a BTreeMap<Mode, String>,
-    own_counters: &'a [serde_json::Value],
-    samples: &'a [Sample],
+    #[serde(flatten)]
+    outcome: &'a Outcome,
 }
 
 #[derive(Serialize)]
@@ -69,24 +62,7 @@ pub(super) fn numbers(outcome: &Outcome) -> String {
 
 /// What was left out, and why.
 fn conduct(outcome: &Outcome) -> String {
-    let Timing { warmup, seconds } = outcome.timing;
-    let count = |which: fn(&Sample) -> bool| outcome.samples.iter().filter(|sample| which(sample)).count();
-    let mut text = format!(
-        "{} rounds of {warmup} s warm-up and {seconds} s measured, seed {}; rules held by {}; TCP streams with {}; client on \
-         core {CLIENT}, server on core {SERVER}. {} runs, {} more repeated because of others' work (more than {} cores), {} left out because \
-         that did not help, {} void.\n",
-        outcome.rounds,
-        outcome.seed,
-        outcome.packet_filter,
-        outcome.congestion.as_deref().unwrap_or("a congestion control that iperf3 does not tell"),
-        outcome.samples.len(),
-        outcome.repeated,
-        outcome.disturbed_above,
-        count(|sample| sample.disturbed),
-        count(|sample| sample.void.is_some()),
-    );
-    let missing = outcome.missing.iter();
-    text.extend(missing.map(|(mode, reason)| format!("\n**Not available: {}**: {reason}\n", mode.title())));
+    let mut text: String = outcome.parts.iter().map(|part| part_conduct(outcome, part)).collect();
     let mut void: BTreeMap<Mode, Vec<(&Sample, &str)>> = BTreeMap::new();
     for sample in &outcome.samples {
         if let Some(why) = &sample.void {
@@ -102,13 +78,52 @@ fn conduct(outcome: &Outcome) -> String {
     text
 }
 
+fn part_conduct(outcome: &Outcome, part: &Part) -> String {
+    let Timing { warmup, seconds } = part.timing;
+    let own = |sample: &&Sample| part.covers.contains(&(sample.wire, sample.metric));
+    let count = |which: fn(&Sample) -> bool| outcome.samples.iter().filter(own).filter(|sample| which(sample)).count();
+    let mut covered: BTreeMap<Wire, Vec<&str>> = BTreeMap::new();
+    for (wire, metric) in &part.covers {
+        covered.entry(*wire).or_default().push(metric.title());
+    }
+    let covered: Vec<_> =
+        covered.into_iter().map(|(wire, metrics)| format!("{wire:?} ({})", metrics.join("; "))).collect();
+    let mut text = format!(
+        "- {}: {} rounds of {warmup} s warm-up and {seconds} s measured (TCP streams: whole seconds, rounded up), seed {}; rules held by {}; \
+         TCP streams with {}; client on core {CLIENT}, server on core {SERVER}. {} runs, {} more repeated because of others' work (more than \
+         {} cores), {} left out because that did not help, {} void.\n",
+        covered.join(", "),
+        part.rounds,
+        part.seed,
+        part.packet_filter,
+        part.congestion.as_deref().unwrap_or("a congestion control that iperf3 does not tell"),
+        count(|_| true),
+        part.repeated,
+        part.disturbed_above,
+        count(|sample| sample.disturbed),
+        count(|sample| sample.void.is_some()),
+    );
+    text.extend(part.ended_early.iter().map(|why| format!("\n**Ended early**: {why}\n")));
+    let missing = part.missing.iter();
+    text.extend(missing.map(|(mode, reason)| format!("\n**Not available: {}**: {reason}\n", mode.title())));
+    text
+}
+
+/// What an earlier run has saved.
+pub(super) fn read() -> Result<Outcome> {
+    let path = root().join("docs/benchmarks/datapath.json");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} was written by another version: save without --add first", path.display()))
+}
+
 /// Writes `docs/benchmarks/datapath.md`, `.json` and `.svg`.
 pub(super) fn save(outcome: &Outcome) -> Result<()> {
     let dir = root().join("docs/benchmarks");
     fs::create_dir_all(&dir).context("creating docs/benchmarks")?;
     let machine = Machine::read()?;
     let text = format!(
-        "{METHOD}\n## Conduct\n\n{} processors of model {}, kernel {}, {}; load average at the end {}.\n{}",
+        "{METHOD}\n## Conduct\n\n{} processors of model {}, kernel {}, {}; load average at the end {}.\n\n{}",
         machine.processors,
         machine.processor,
         machine.kernel,
@@ -116,18 +131,7 @@ pub(super) fn save(outcome: &Outcome) -> Result<()> {
         machine.load_average,
         numbers(outcome)
     );
-    let data = Data {
-        machine,
-        timing: outcome.timing,
-        rounds: outcome.rounds,
-        seed: outcome.seed,
-        disturbed_above: outcome.disturbed_above,
-        packet_filter: &outcome.packet_filter,
-        congestion: outcome.congestion.as_deref(),
-        missing: &outcome.missing,
-        own_counters: &outcome.own_counters,
-        samples: &outcome.samples,
-    };
+    let data = Data { machine, outcome };
     fs::write(dir.join("datapath.md"), text.trim_end().to_owned() + "\n")?;
     fs::write(dir.join("datapath.json"), serde_json::to_string(&data)? + "\n")?;
     fs::write(dir.join("datapath.svg"), chart::render(outcome.samples()))?;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, env, process::Command, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     client::Client,
@@ -15,11 +15,18 @@ use super::{
 use crate::load::{Integrity, MEASURING, READY, Received, Responses, Sent};
 
 /// How long a run is.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub(super) struct Timing {
-    /// Whole seconds, because iperf3 knows no others.
-    pub(super) warmup: u32,
-    pub(super) seconds: u32,
+    pub(super) warmup: f64,
+    pub(super) seconds: f64,
+}
+
+impl Timing {
+    /// In whole seconds, because iperf3 knows no others.
+    fn rounded_up(self) -> [u64; 2] {
+        let whole = |seconds: f64| Duration::from_secs_f64(seconds + 0.999).as_secs();
+        [whole(self.warmup), whole(self.seconds)]
+    }
 }
 
 /// What one run has given.
@@ -36,7 +43,7 @@ pub(super) struct Measured {
 
 const INTEGRITY_MEGABYTES: usize = 16;
 /// Beyond this a load hangs.
-const PATIENCE: u32 = 30;
+const PATIENCE: u64 = 30;
 
 /// Runs a load; an error means that it could not be run.
 pub(super) fn measure(site: &Site, mode: Mode, metric: Metric, timing: Timing) -> Result<Measured> {
@@ -45,15 +52,13 @@ pub(super) fn measure(site: &Site, mode: Mode, metric: Metric, timing: Timing) -
     if metric == Metric::Stream1 {
         complaints.extend(run.integrity()?);
     }
-    let before = site.counters()?;
-    let (mut values, usage, congestion, complaint) = match metric.load() {
+    let (mut values, Meanwhile { usage, counters }, congestion, complaint) = match metric.load() {
         Load::Stream { flows } => run.stream(flows)?,
         Load::TcpRr { flows } => run.responses("tcp-rr", flows)?,
         Load::UdpRr { flows } => run.responses("udp-rr", flows)?,
         Load::Crr => run.responses("crr", 1)?,
-        Load::Datagrams { size, one_way } => run.datagrams(size, one_way)?,
+        Load::Datagrams { size, one_way, sleeps } => run.datagrams(size, one_way, sleeps)?,
     };
-    let counters = site.counters()?.since(before);
     complaints.extend(complaint);
     complaints.extend(counters.contradict(mode, metric));
     values.extend(counters.packet_size(mode).map(|size| (Quantity::PacketSize, size)));
@@ -66,8 +71,14 @@ pub(super) fn measure(site: &Site, mode: Mode, metric: Metric, timing: Timing) -
     Ok(Measured { values, counters, usage, void, congestion })
 }
 
-/// Values, usage, congestion control, and what is wrong with it.
-type Outcome = (BTreeMap<Quantity, f64>, Usage, Option<String>, Option<String>);
+/// Values, what the machine did, congestion control, and what is wrong with it.
+type Outcome = (BTreeMap<Quantity, f64>, Meanwhile, Option<String>, Option<String>);
+
+/// Processors and devices while the load was measured. Not during its warm-up, in which a path may still learn.
+struct Meanwhile {
+    usage: Usage,
+    counters: Counters,
+}
 
 struct Run<'a> {
     site: &'a Site,
@@ -86,21 +97,19 @@ impl Run<'_> {
     }
 
     fn stream(&self, flows: usize) -> Result<Outcome> {
-        let Timing { warmup, seconds } = self.timing;
+        let [warmup, seconds] = self.timing.rounded_up();
         let mut command = self.within(self.site.client(self.mode), CLIENT);
         command.args(["iperf3", "--json", "--client", &self.target()?, "--parallel", &flows.to_string()]);
         command.args(["--time", &seconds.to_string(), "--omit", &warmup.to_string(), "--congestion", "cubic"]);
         let client = Client::spawn(&mut command)?;
-        thread::sleep(Duration::from_secs(warmup.into()));
-        let start = Snapshot::take()?;
-        thread::sleep(Duration::from_secs(seconds.into()));
-        let usage = start.until(&Snapshot::take()?);
+        thread::sleep(Duration::from_secs(warmup));
+        let meanwhile = self.watch(Duration::from_secs(seconds))?;
         let report: Report = client.outcome()?;
         let values = [
             (Quantity::Rate, report.end.sum_received.bits_per_second / 1e9),
             (Quantity::Retransmits, report.end.sum_sent.retransmits),
         ];
-        Ok((values.into(), usage, report.end.sender_tcp_congestion, None))
+        Ok((values.into(), meanwhile, report.end.sender_tcp_congestion, None))
     }
 
     fn responses(&self, load: &str, flows: usize) -> Result<Outcome> {
@@ -108,9 +117,7 @@ impl Run<'_> {
         command.args(["load", load, &self.target()?, "--flows", &flows.to_string()]).args(self.window());
         let mut client = Client::spawn(&mut command)?;
         client.expect(MEASURING)?;
-        let start = Snapshot::take()?;
-        thread::sleep(Duration::from_secs(self.timing.seconds.into()));
-        let usage = start.until(&Snapshot::take()?);
+        let meanwhile = self.watch(Duration::from_secs_f64(self.timing.seconds))?;
         let got: Responses = client.outcome()?;
         ensure!(got.count > 0, "{}: not one response", self.metric.title());
         let values = [
@@ -119,28 +126,34 @@ impl Run<'_> {
             (Quantity::P99, got.p99),
             (Quantity::P999, got.p999),
         ];
-        Ok((values.into(), usage, None, None))
+        Ok((values.into(), meanwhile, None, None))
     }
 
-    fn datagrams(&self, size: usize, one_way: bool) -> Result<Outcome> {
+    fn datagrams(&self, size: usize, one_way: bool, sleeps: bool) -> Result<Outcome> {
         let size = size.to_string();
         let mut receiver = self.within(self.site.server(self.mode), SERVER);
         let at = self.site.server_address(self.mode)?.to_string();
         receiver.arg(program()?).args(["load", "receive", &at, "--size", &size]).args(self.window());
-        receiver.args(one_way.then_some("--one-way"));
+        receiver.args(one_way.then_some("--one-way")).args(sleeps.then_some("--sleeps"));
         let mut receiver = Client::spawn(&mut receiver)?;
         receiver.expect(READY)?;
         let mut sender = self.client()?;
         sender.args(["load", "send", &self.target()?, "--size", &size]).args(self.window());
         let sender = Client::spawn(&mut sender)?;
         receiver.expect(MEASURING)?;
-        let start = Snapshot::take()?;
-        thread::sleep(Duration::from_secs(self.timing.seconds.into()));
-        let usage = start.until(&Snapshot::take()?);
-        let received: Received = receiver.outcome()?;
+        let meanwhile = self.watch(Duration::from_secs_f64(self.timing.seconds))?;
+        // The receiver last: it keeps its port open until then.
         let sent: Sent = sender.outcome()?;
+        let received: Received = receiver.outcome()?;
         let garbled = (received.garbled > 0).then(|| format!("{} datagrams were garbled", received.garbled));
-        Ok(([(Quantity::Rate, received.rate), (Quantity::Offered, sent.rate)].into(), usage, None, garbled))
+        Ok(([(Quantity::Rate, received.rate), (Quantity::Offered, sent.rate)].into(), meanwhile, None, garbled))
+    }
+
+    fn watch(&self, time: Duration) -> Result<Meanwhile> {
+        let (before, start) = (self.site.counters(self.mode)?, Snapshot::take()?);
+        thread::sleep(time);
+        let usage = start.until(&Snapshot::take()?);
+        Ok(Meanwhile { usage, counters: self.site.counters(self.mode)?.since(before) })
     }
 
     fn target(&self) -> Result<String> {
@@ -161,7 +174,7 @@ impl Run<'_> {
 
     fn within(&self, netns: &xtask::lab::Netns, core: usize) -> Command {
         let mut command = pinned(netns, core);
-        let limit = self.timing.warmup + self.timing.seconds + PATIENCE;
+        let limit = self.timing.rounded_up().iter().sum::<u64>() + PATIENCE;
         command.args(["timeout", &limit.to_string()]);
         command
     }

@@ -1,10 +1,10 @@
 //! What is compared: ways of carrying a packet, kinds of wire, loads.
 
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How packets get from client to server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Mode {
     /// From node to node, no pods: what the wire gives
@@ -83,7 +83,7 @@ impl Mode {
 }
 
 /// What the two nodes are joined by: a veth pair with an MTU of 1,500.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Wire {
     /// veth's defaults: packets of 64 KB cross it in one piece
@@ -114,7 +114,7 @@ impl Wire {
 }
 
 /// A load.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Metric {
     /// One TCP stream
@@ -133,7 +133,9 @@ pub(super) enum Metric {
     Crr,
     /// Datagrams of 64 bytes from one core
     Udp64,
-    /// The same, and never a datagram back
+    /// The same, to a receiver that sleeps when there is nothing
+    Udp64Woken,
+    /// The same as the first, and never a datagram back
     Udp64OneWay,
     /// Datagrams of 512 bytes
     Udp512,
@@ -148,11 +150,11 @@ pub(super) enum Load {
     TcpRr { flows: usize },
     UdpRr { flows: usize },
     Crr,
-    Datagrams { size: usize, one_way: bool },
+    Datagrams { size: usize, one_way: bool, sleeps: bool },
 }
 
 impl Metric {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Stream1,
         Self::Stream4,
         Self::TcpRr1,
@@ -161,6 +163,7 @@ impl Metric {
         Self::UdpRr32,
         Self::Crr,
         Self::Udp64,
+        Self::Udp64Woken,
         Self::Udp64OneWay,
         Self::Udp512,
         Self::Udp1400,
@@ -175,10 +178,11 @@ impl Metric {
             Self::UdpRr1 => Load::UdpRr { flows: 1 },
             Self::UdpRr32 => Load::UdpRr { flows: 32 },
             Self::Crr => Load::Crr,
-            Self::Udp64 => Load::Datagrams { size: 64, one_way: false },
-            Self::Udp64OneWay => Load::Datagrams { size: 64, one_way: true },
-            Self::Udp512 => Load::Datagrams { size: 512, one_way: false },
-            Self::Udp1400 => Load::Datagrams { size: 1400, one_way: false },
+            Self::Udp64 => Load::Datagrams { size: 64, one_way: false, sleeps: false },
+            Self::Udp64Woken => Load::Datagrams { size: 64, one_way: false, sleeps: true },
+            Self::Udp64OneWay => Load::Datagrams { size: 64, one_way: true, sleeps: false },
+            Self::Udp512 => Load::Datagrams { size: 512, one_way: false, sleeps: false },
+            Self::Udp1400 => Load::Datagrams { size: 1400, one_way: false, sleeps: false },
         }
     }
 
@@ -192,6 +196,7 @@ impl Metric {
             Self::UdpRr32 => "UDP request/response, 32 flows",
             Self::Crr => "connect, request, close",
             Self::Udp64 => "UDP 64 B received",
+            Self::Udp64Woken => "UDP 64 B received, asleep between",
             Self::Udp64OneWay => "UDP 64 B received, one-way",
             Self::Udp512 => "UDP 512 B received",
             Self::Udp1400 => "UDP 1,400 B received",
@@ -208,7 +213,7 @@ impl Metric {
 }
 
 /// One of the numbers that a run gives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Quantity {
     /// The load's own: [`Metric::unit`]

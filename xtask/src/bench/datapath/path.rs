@@ -142,6 +142,12 @@ fn one_way(way: &str, from: NodeTraffic, to: NodeTraffic, mode: Mode, metric: Me
     }
     let received = if mode == Mode::Host { to.wire.received_bytes } else { to.pod.received_bytes };
     let (tunnel_sent, tunnel_received) = (from.tunnel.sent_bytes, to.tunnel.received_bytes);
+    let on_the_kernels_way = || {
+        vec![
+            at_least("flannel.1", tunnel_sent, ALL, name, base),
+            at_least("the other flannel.1", tunnel_received, ALL, "other pod", received),
+        ]
+    };
     let rules = match mode {
         Mode::Host => vec![
             at_most("pod", from.pod.sent_bytes, ALMOST_NOTHING, name, base),
@@ -150,12 +156,11 @@ fn one_way(way: &str, from: NodeTraffic, to: NodeTraffic, mode: Mode, metric: Me
         Mode::HostGw => {
             vec![at_least("wire", wire, ALL, name, base), at_most("flannel.1", tunnel_sent, ALMOST_NOTHING, name, base)]
         }
-        Mode::Vxlan | Mode::VxlanService | Mode::VxlanBare | Mode::EbpfOff => vec![
-            at_least("flannel.1", tunnel_sent, ALL, name, base),
-            at_least("the other flannel.1", tunnel_received, ALL, "other pod", received),
-        ],
-        // Every connection begins and ends on the kernel's path, and a flow that is never answered may stay there.
-        Mode::Ebpf | Mode::EbpfService if matches!(metric, Metric::Crr | Metric::Udp64OneWay) => {
+        // What is never answered is never fast.
+        Mode::Ebpf | Mode::EbpfService if metric == Metric::Udp64OneWay => on_the_kernels_way(),
+        Mode::Vxlan | Mode::VxlanService | Mode::VxlanBare | Mode::EbpfOff => on_the_kernels_way(),
+        // Every connection begins and ends on the kernel's path.
+        Mode::Ebpf | Mode::EbpfService if metric == Metric::Crr => {
             vec![at_least("wire", wire, ALL, name, base)]
         }
         Mode::Ebpf | Mode::EbpfService => vec![
@@ -215,6 +220,9 @@ mod tests {
             assert!(fits(tunnelled, mode) == (own == tunnelled), "{mode:?}");
             assert!(fits(host, mode) == (own == host), "{mode:?}");
         }
+        let one_way = |counters: Counters| counters.contradict(Mode::Ebpf, Metric::Udp64OneWay);
+        assert_eq!(one_way(tunnelled), None);
+        assert!(one_way(fast).is_some(), "what is never answered is never fast");
         assert!(!fits(counters(0, 0, 0), Mode::Host), "a run without traffic proves nothing");
     }
 

@@ -1,6 +1,9 @@
 //! Rounds: every load in every mode, in an order that favours none.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
@@ -10,35 +13,16 @@ use super::{
     DatapathArgs,
     measure::{Measured, Timing, measure},
     mode::{Metric, Mode, SiteKind, Wire},
+    part::{Outcome, Part},
     path::Counters,
-    sample::{Sample, Samples},
+    sample::Sample,
     site::Site,
 };
 
-/// All that was measured, and what one has to know about it.
-#[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) samples: Vec<Sample>,
-    /// Modes that this build or machine does not have, and why.
-    pub(super) missing: BTreeMap<Mode, String>,
-    pub(super) timing: Timing,
-    pub(super) rounds: u32,
-    pub(super) seed: u64,
-    pub(super) disturbed_above: f64,
-    pub(super) packet_filter: String,
-    /// Repetitions of disturbed runs, which are not among the samples.
-    pub(super) repeated: usize,
-    /// As iperf3 says.
-    pub(super) congestion: Option<String>,
-    /// What the fast path's daemons had counted at the end of each wire, where they count.
-    pub(super) own_counters: Vec<serde_json::Value>,
-}
-
 pub(super) fn run(args: &DatapathArgs, timing: Timing, seed: u64) -> Result<Outcome> {
     println!("seed {seed}");
-    let outcome = Outcome {
-        samples: Vec::new(),
-        missing: BTreeMap::new(),
+    let part = Part {
+        covers: BTreeSet::new(),
         timing,
         rounds: args.rounds,
         seed,
@@ -46,33 +30,52 @@ pub(super) fn run(args: &DatapathArgs, timing: Timing, seed: u64) -> Result<Outc
         packet_filter: args.packet_filter.clone(),
         repeated: 0,
         congestion: None,
-        own_counters: Vec::new(),
+        missing: BTreeMap::new(),
+        ended_early: None,
     };
-    let mut bench = Bench { args, random: StdRng::seed_from_u64(seed), outcome };
+    let random = StdRng::seed_from_u64(seed);
+    let mut bench = Bench { args, random, part, samples: Vec::new(), own_counters: Vec::new() };
     let mut modes = args.modes();
     for &wire in &args.wire {
-        let sites = bench.build(wire, &mut modes)?;
-        ensure!(!modes.is_empty(), "none of the modes is available");
-        bench.rounds(wire, &modes, &sites)?;
-        for kind in [SiteKind::Ebpf, SiteKind::EbpfOff] {
-            bench.outcome.own_counters.extend(sites.get(&kind).and_then(Site::own_counters).into_iter().flatten());
+        let outcome = bench.wire(wire, &mut modes);
+        // What has been measured until then is not lost.
+        if let Err(error) = outcome {
+            if bench.samples.is_empty() {
+                return Err(error);
+            }
+            eprintln!("bench: ended early: {error:#}");
+            bench.part.ended_early = Some(shortened(&format!("{error:#}")));
+            break;
         }
     }
-    Ok(bench.outcome)
+    bench.part.covers = bench.samples.iter().map(|sample| (sample.wire, sample.metric)).collect();
+    Ok(Outcome { parts: vec![bench.part], own_counters: bench.own_counters, samples: bench.samples })
 }
 
 struct Bench<'a> {
     args: &'a DatapathArgs,
     random: StdRng,
-    outcome: Outcome,
+    part: Part,
+    samples: Vec<Sample>,
+    own_counters: Vec<serde_json::Value>,
 }
 
 impl Bench<'_> {
+    fn wire(&mut self, wire: Wire, modes: &mut Vec<Mode>) -> Result<()> {
+        let sites = self.build(wire, modes)?;
+        ensure!(!modes.is_empty(), "none of the modes is available");
+        let outcome = self.rounds(wire, modes, &sites);
+        for kind in [SiteKind::Ebpf, SiteKind::EbpfOff] {
+            self.own_counters.extend(sites.get(&kind).and_then(Site::own_counters).into_iter().flatten());
+        }
+        outcome
+    }
+
     /// A site for every mode; a mode whose site this build does not have is left out.
     fn build(&mut self, wire: Wire, modes: &mut Vec<Mode>) -> Result<BTreeMap<SiteKind, Site>> {
         let mut sites = BTreeMap::new();
         for mode in modes.clone() {
-            if sites.contains_key(&mode.site()) || self.outcome.missing.contains_key(&mode) {
+            if sites.contains_key(&mode.site()) || self.part.missing.contains_key(&mode) {
                 continue;
             }
             match Site::build(mode.site(), wire, &self.args.packet_filter) {
@@ -81,13 +84,13 @@ impl Bench<'_> {
                     let reason = shortened(&format!("{error:#}"));
                     for lost in modes.iter().filter(|other| other.site() == mode.site()) {
                         println!("SKIPPED: {}: not available: {reason}", lost.title());
-                        self.outcome.missing.insert(*lost, reason.clone());
+                        self.part.missing.insert(*lost, reason.clone());
                     }
                 }
                 Err(error) => return Err(error.context(format!("building the nodes for {}", mode.title()))),
             }
         }
-        modes.retain(|mode| !self.outcome.missing.contains_key(mode));
+        modes.retain(|mode| !self.part.missing.contains_key(mode));
         Ok(sites)
     }
 
@@ -111,7 +114,7 @@ impl Bench<'_> {
         modes: &[Mode],
         sites: &BTreeMap<SiteKind, Site>,
     ) -> Result<()> {
-        let mut modes = modes.to_vec();
+        let mut modes: Vec<Mode> = modes.iter().copied().filter(|mode| self.args.wants(metric, *mode)).collect();
         for attempt in 0..=self.args.repeat {
             modes.shuffle(&mut self.random);
             let mut group = Vec::new();
@@ -121,11 +124,11 @@ impl Bench<'_> {
             }
             let disturbed = group.iter().any(|sample| sample.foreign > self.args.disturbed_above);
             if disturbed && attempt < self.args.repeat {
-                self.outcome.repeated += group.len();
+                self.part.repeated += group.len();
                 continue;
             }
             group.iter_mut().for_each(|sample| sample.disturbed = disturbed);
-            self.outcome.samples.extend(group);
+            self.samples.extend(group);
             break;
         }
         Ok(())
@@ -133,9 +136,9 @@ impl Bench<'_> {
 
     fn sample(&mut self, site: &Site, wire: Wire, round: u32, metric: Metric, mode: Mode) -> Result<Sample> {
         ensure!(!wait::interrupted(), "interrupted");
-        let (values, counters, foreign, void) = match measure(site, mode, metric, self.outcome.timing) {
+        let (values, counters, foreign, void) = match measure(site, mode, metric, self.part.timing) {
             Ok(Measured { values, counters, usage, void, congestion }) => {
-                self.outcome.congestion = congestion.or(self.outcome.congestion.take());
+                self.part.congestion = congestion.or(self.part.congestion.take());
                 (values, counters, usage.foreign, void)
             }
             Err(error) => (BTreeMap::new(), Counters::default(), 0.0, Some(format!("{error:#}"))),
@@ -155,12 +158,6 @@ impl Bench<'_> {
             values.into_iter().map(|(quantity, value)| (quantity, (value * 1000.0).round() / 1000.0)).collect();
         let packets = counters.packets();
         Ok(Sample { wire, round, metric, mode, values, packets, foreign, load_average, disturbed: false, void })
-    }
-}
-
-impl Outcome {
-    pub(super) fn samples(&self) -> Samples<'_> {
-        Samples(&self.samples)
     }
 }
 

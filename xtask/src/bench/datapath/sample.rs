@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::mode::{Metric, Mode, Quantity, Wire};
 
 /// One run of one load in one mode.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Sample {
     pub(super) wire: Wire,
     /// Runs of the same round and metric are one another's pairs.
@@ -24,7 +24,7 @@ pub(super) struct Sample {
     /// Others used too much while this or a run that it is compared to lasted.
     pub(super) disturbed: bool,
     /// Why it proves nothing about the mode, if so.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) void: Option<String>,
 }
 

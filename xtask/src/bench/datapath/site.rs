@@ -14,8 +14,9 @@ use super::{
     cpu::SERVER,
     mode::{Mode, SiteKind, Wire},
     path::{Counters, NodeTraffic},
+    second_pod::SecondPod,
 };
-use crate::load::READY;
+use crate::load::{Port, READY};
 
 /// The interface of either node that carries the tunnel. The lab's own `eth0` leads to the store alone.
 const WIRE: &str = "wire0";
@@ -31,6 +32,9 @@ const MESH: Duration = Duration::from_secs(30);
 pub(super) struct Site {
     /// First, so that they end before their namespaces go.
     servers: Vec<Process>,
+    /// What clients of a service run in, and what stands behind the service: not the pods of the direct loads, whose ports would
+    /// collide with theirs in connection tracking.
+    service: Option<[SecondPod; 2]>,
     cluster: Cluster,
 }
 
@@ -80,36 +84,56 @@ impl Site {
             .prepare()?;
         join(cluster.node(1).netns(), cluster.node(2).netns(), wire)?;
         cluster.bring_up()?;
-        let mut site = Self { servers: Vec::new(), cluster };
+        let mut site = Self { servers: Vec::new(), service: None, cluster };
         for node in site.cluster.nodes() {
             node.netns().ip(&format!("link set cni0 mtu {POD_MTU}\nlink set veth0 mtu {POD_MTU}\n"))?;
             node.pod().netns().ip(&format!("link set eth0 mtu {POD_MTU}\n"))?;
             // A table of ended connections that fills up would be measured, not the datapath.
             node.netns().sysctl(&[("netfilter/nf_conntrack_tcp_timeout_time_wait", "5")])?;
         }
-        if kind != SiteKind::VxlanBare {
-            site.offer_service()?;
-        }
         let mesh = site.cluster.wait_mesh(MESH)?;
         ensure!(mesh.whole(), "pods do not reach each other: {mesh}");
+        if matches!(kind, SiteKind::Vxlan | SiteKind::Ebpf) {
+            let pod = |number| SecondPod::create(site.cluster.node(number), POD_MTU);
+            let [_, server] = site.service.insert([pod(1)?, pod(2)?]);
+            offer_service(site.cluster.node(1).netns(), server.address())?;
+        }
         site.servers = site.serve()?;
+        if let Some([client, _]) = &site.service {
+            client.wait_for(Port::TcpEcho.of(SERVICE.into()))?;
+        }
         Ok(site)
     }
 
     /// Where clients of this mode run.
     pub(super) fn client(&self, mode: Mode) -> &Netns {
-        end(self.cluster.node(1), mode)
+        self.end(1, mode)
     }
 
     /// Where servers of this mode run.
     pub(super) fn server(&self, mode: Mode) -> &Netns {
-        end(self.cluster.node(2), mode)
+        self.end(2, mode)
+    }
+
+    fn end(&self, number: usize, mode: Mode) -> &Netns {
+        if mode == Mode::Host { self.cluster.node(number).netns() } else { self.pod(number, mode) }
+    }
+
+    /// Of the node with this number.
+    fn pod(&self, number: usize, mode: Mode) -> &Netns {
+        match &self.service {
+            Some(pods) if mode.is_service() => pods[number - 1].netns(),
+            _ => self.cluster.node(number).pod().netns(),
+        }
     }
 
     /// What servers of this mode listen at.
     pub(super) fn server_address(&self, mode: Mode) -> Result<IpAddr> {
         if mode == Mode::Host {
             return Ok(wire_address(2).into());
+        }
+        if let (true, Some([_, server])) = (mode.is_service(), &self.service) {
+            return Ok(server.address().into());
         }
         self.cluster.node(2).pod().address(Family::V4).context("the server's pod has no address")
     }
@@ -119,9 +143,10 @@ impl Site {
         if mode.is_service() { Ok(SERVICE.into()) } else { self.server_address(mode) }
     }
 
-    pub(super) fn counters(&self) -> Result<Counters> {
-        let of = |node: &Node| NodeTraffic::read(node.netns(), node.pod().netns(), WIRE);
-        Ok(Counters { client: of(self.cluster.node(1))?, server: of(self.cluster.node(2))? })
+    /// Of the devices that packets of this mode may pass.
+    pub(super) fn counters(&self, mode: Mode) -> Result<Counters> {
+        let of = |number| NodeTraffic::read(self.cluster.node(number).netns(), self.pod(number, mode), WIRE);
+        Ok(Counters { client: of(1)?, server: of(2)? })
     }
 
     /// What the daemons have counted themselves: `flannel-ctl counters`, where the datapath has any.
@@ -130,23 +155,11 @@ impl Site {
         self.cluster.nodes().iter().map(of).collect()
     }
 
-    /// As kube-proxy translates a ClusterIP on the client's node.
-    fn offer_service(&self) -> Result<()> {
-        let pod = self.server_address(Mode::Vxlan)?;
-        for rule in [
-            "add table ip service".to_owned(),
-            "add chain ip service prerouting { type nat hook prerouting priority -100 ; }".to_owned(),
-            format!("add rule ip service prerouting ip daddr {SERVICE} dnat to {pod}"),
-        ] {
-            run(self.cluster.node(1).netns().command("nft").args(rule.split(' ')))?;
-        }
-        Ok(())
-    }
-
-    /// In the server's pod, and on its node.
+    /// In the servers' pods, and on their node.
     fn serve(&self) -> Result<Vec<Process>> {
         let mut servers = Vec::new();
-        for mode in [Mode::Vxlan, Mode::Host] {
+        let behind_service = self.service.is_some().then_some(Mode::VxlanService);
+        for mode in [Mode::Vxlan, Mode::Host].into_iter().chain(behind_service) {
             let (netns, address) = (self.server(mode), self.server_address(mode)?.to_string());
             let program = env::current_exe().context("finding this program")?;
             let mut answering = pinned(netns, SERVER);
@@ -182,8 +195,16 @@ pub(super) fn pinned(netns: &Netns, core: usize) -> Command {
     command
 }
 
-fn end(node: &Node, mode: Mode) -> &Netns {
-    if mode == Mode::Host { node.netns() } else { node.pod().netns() }
+/// As kube-proxy translates a ClusterIP on the client's node.
+fn offer_service(client: &Netns, pod: Ipv4Addr) -> Result<()> {
+    for rule in [
+        "add table ip service".to_owned(),
+        "add chain ip service prerouting { type nat hook prerouting priority -100 ; }".to_owned(),
+        format!("add rule ip service prerouting ip daddr {SERVICE} dnat to {pod}"),
+    ] {
+        run(client.command("nft").args(rule.split(' ')))?;
+    }
+    Ok(())
 }
 
 fn wire_address(number: u8) -> Ipv4Addr {

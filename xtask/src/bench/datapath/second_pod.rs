@@ -1,0 +1,54 @@
+//! One more pod on a node, beside the lab's own: third address of the node's subnet, on the same bridge.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use xtask::lab::{Family, Netns, Node, wait};
+
+/// Its host side.
+const HOST_SIDE: &str = "veth1";
+
+#[derive(Debug)]
+pub(super) struct SecondPod {
+    netns: Netns,
+    address: Ipv4Addr,
+}
+
+impl SecondPod {
+    /// Wires it to `cni0`, which the lab's pod has made.
+    pub(super) fn create(node: &Node, mtu: u32) -> Result<Self> {
+        let env = node.subnet_env()?;
+        let subnet = env.subnet(Family::V4).context("subnet.env has no IPv4 subnet")?;
+        let (bridge, length) = subnet.split_once('/').context("a subnet without a length")?;
+        let bridge: Ipv4Addr = bridge.parse().with_context(|| format!("{subnet} in subnet.env"))?;
+        let address = Ipv4Addr::from_bits(bridge.to_bits() + 2);
+        let netns = Netns::create(format!("{}-pod2", node.netns().name()))?;
+        node.netns().ip(&format!(
+            "link add {HOST_SIDE} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {}\nlink set {HOST_SIDE} master cni0 up\n",
+            netns.name()
+        ))?;
+        netns.ip(&format!(
+            "link set eth0 up\naddress add {address}/{length} dev eth0\nroute add default via {bridge} dev eth0\n"
+        ))?;
+        Ok(Self { netns, address })
+    }
+
+    pub(super) fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    pub(super) fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Until it reaches a server.
+    pub(super) fn wait_for(&self, server: SocketAddr) -> Result<()> {
+        wait::until(&format!("{} to reach {server}", self.netns.name()), wait::SHORT, || {
+            self.netns.enter(|| TcpStream::connect_timeout(&server, Duration::from_secs(1))).ok()?.ok()
+        })
+        .map(drop)
+    }
+}
