@@ -99,6 +99,7 @@ impl Standing {
 }
 
 /// What the entries of both tables have in common.
+#[derive(Clone, Copy)]
 struct Entry {
     expires: u64,
     epoch: u32,
