@@ -71,6 +71,23 @@ fn a_bridge_is_an_uplink_like_any_other() {
     }
 }
 
+/// A container's network of its own kind: the node's traffic goes by the interface below it too, where nothing is attached.
+#[test]
+fn a_macvlan_is_an_uplink_like_any_other() {
+    if skipped() {
+        return;
+    }
+    let cluster = by_up0("reachmac", |number, netns| {
+        // A node each of the ways in which macvlan treats what comes in.
+        let mode = ["bridge", "private"][number - 1];
+        netns.ip(&format!("link add up0 link eth0 type macvlan mode {mode}\nlink set up0 up\n")).unwrap();
+    });
+    for (node, counts) in cluster.nodes().iter().zip(exchange(&cluster, Family::V4)) {
+        assert_eq!(attached_uplinks(node), [index_of(node, "up0")], "{:#}", node.status().unwrap());
+        counts.assert_fast();
+    }
+}
+
 #[test]
 fn an_uplink_without_ethernet_leaves_everything_to_the_kernel_path_and_says_so() {
     if skipped() {
