@@ -16,7 +16,7 @@ mod tests;
 mod tun;
 mod userspace;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -211,12 +211,20 @@ impl Kernel for LinuxKernel {
         self.fast.as_ref().map(read)
     }
 
+    fn fast_path(&mut self) -> Option<Result<State, KernelError>> {
+        self.observe_silent()
+    }
+
     fn pods(&mut self) -> Result<BTreeMap<u32, PodLink>, KernelError> {
         self.list_pods()
     }
 
     fn doubt_flows(&mut self) {
         self.doubt_all_flows();
+    }
+
+    fn settle_doubts(&mut self) -> Option<Duration> {
+        self.settle_all_doubts()
     }
 
     fn takes_zero_checksum(&self) -> bool {

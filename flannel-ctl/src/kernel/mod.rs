@@ -7,7 +7,7 @@
 #[cfg(test)]
 pub mod fake;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use netlink::{address, link, neighbour, nexthop, route};
 
@@ -59,11 +59,18 @@ pub trait Kernel {
     /// What the BPF fast path has counted; `None`: there is none.
     fn fast_path_counts(&mut self) -> Option<Result<Counts, KernelError>>;
 
+    /// The fast path's objects that change without a notice ([`Key::silent`]); `None`: there is no fast path.
+    fn fast_path(&mut self) -> Option<Result<State, KernelError>>;
+
     /// The interfaces that lead to pods, by index.
     fn pods(&mut self) -> Result<BTreeMap<u32, PodLink>, KernelError>;
 
-    /// Something that flows on the fast path depend on may have changed: each is to be proved again.
+    /// Something that flows on the fast path depend on may have changed: each is to be proved again. What happens too
+    /// often is put off until [`Self::settle_doubts`].
     fn doubt_flows(&mut self);
+
+    /// Doubts the flows if that was put off and is due. How long until it is; `None`: nothing was put off.
+    fn settle_doubts(&mut self) -> Option<Duration>;
 
     /// Our IPv6 VXLAN device, as last seen, takes tunnel packets whose UDP checksum is zero.
     fn takes_zero_checksum(&self) -> bool;

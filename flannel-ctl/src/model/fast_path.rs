@@ -46,6 +46,11 @@ pub enum Place {
     Pod(u32),
 }
 
+impl Place {
+    /// None is less.
+    pub const FIRST: Self = Self::Uplink(0);
+}
+
 /// The host's side of a veth whose other end is in another network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodLink {

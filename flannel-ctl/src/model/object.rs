@@ -54,6 +54,14 @@ pub enum Key {
     Attachment(Place),
 }
 
+impl Key {
+    /// Objects that change without a notice: the fast path's, but for the peers, which nobody but us writes.
+    pub fn silent(state: &State) -> impl Iterator<Item = (&Self, &Object)> {
+        let attachments = state.range(Self::Attachment(Place::FIRST)..);
+        state.range(Self::LiberalConntrack..=Self::FastPath).chain(attachments)
+    }
+}
+
 /// Knobs of a VXLAN device that are not link attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Setting {

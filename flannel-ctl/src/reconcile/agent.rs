@@ -8,6 +8,7 @@
 
 mod around;
 mod events;
+mod fast;
 mod publish;
 #[cfg(test)]
 mod tests;
@@ -117,6 +118,9 @@ struct Due {
     /// IPv6 has been waited for long enough then.
     grace: Option<Duration>,
     filter: Duration,
+    /// The fast path's attachments are looked at, and doubts that were put off are carried out.
+    attachments: Option<Duration>,
+    doubts: Option<Duration>,
 }
 
 /// What a new agent starts from.
@@ -164,13 +168,16 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
                 Err(mpsc::RecvTimeoutError::Timeout) => None,
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             };
+            let woken = first.is_some();
             for wake in first.into_iter().chain(wake_rx.try_iter().take(BATCH)) {
                 if matches!(wake, Wake::Stop) {
                     return;
                 }
                 self.take(wake);
             }
-            self.pass();
+            if self.look_after_fast_path() || woken || self.next_pass() <= self.now() {
+                self.pass();
+            }
         }
     }
 
@@ -179,6 +186,11 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
     }
 
     fn until_due(&self) -> Duration {
+        let times = [Some(self.next_pass()), self.due.attachments, self.due.doubts];
+        times.into_iter().flatten().min().unwrap_or(SWEEP).saturating_sub(self.now())
+    }
+
+    fn next_pass(&self) -> Duration {
         let times = [
             Some(self.due.sweep),
             self.due.observe.map(|(at, _)| at),
@@ -188,7 +200,7 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
             self.due.grace,
             self.retries.next(),
         ];
-        times.into_iter().flatten().min().unwrap_or(SWEEP).saturating_sub(self.now())
+        times.into_iter().flatten().min().unwrap_or(SWEEP)
     }
 
     fn take(&mut self, wake: Wake<K::Notice>) {

@@ -203,6 +203,13 @@ impl World {
         true
     }
 
+    /// These are the objects that change without a notice. Which of them are news.
+    pub fn noticed_silent(&mut self, mut found: State) -> Vec<Key> {
+        let known = Key::silent(&self.observed).map(|(key, _)| *key);
+        let keys: BTreeSet<Key> = known.chain(found.keys().copied()).collect();
+        keys.into_iter().filter(|key| self.noticed(*key, found.remove(key))).collect()
+    }
+
     /// A change was carried out.
     pub fn applied(&mut self, op: &Op) {
         match &op.to {

@@ -6,7 +6,7 @@ use xtask::lab::{Family, Node, run, wait};
 
 use crate::{
     cluster,
-    pins::links,
+    pins::{links, pins},
     traffic::{Datagrams, Traffic},
     wait_fast,
 };
@@ -49,6 +49,17 @@ pub(crate) fn detached_and_unpinned(prefix: &str) {
         fs::remove_file(node.bpf_dir().join(link)).unwrap();
     }
     traffic.more(500);
+    wait_mended(node, &wanted);
+    wait_fast(node);
+    // All of it, as advice for going back to flannel has it.
+    let maps = pins(node);
+    fs::remove_dir_all(node.bpf_dir()).unwrap();
+    wait::until("everything to be pinned again", wait::LONG, || {
+        let now = pins(node);
+        let kept = |(name, id): (&String, &u64)| name.starts_with("links/") || now[name] == *id;
+        (now.keys().eq(maps.keys()) && maps.iter().all(kept)).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error}: {:?}\n{}", pins(node), node.log()));
     wait_mended(node, &wanted);
     wait_fast(node);
     traffic.assert_nothing_lost();

@@ -131,7 +131,11 @@ pub(super) fn pins(directory: &Directory) -> Result<Vec<(PathBuf, Hook, u32)>, F
     let links = directory.links();
     let failed = |cause| FastPathError::Directory { what: "list", path: links.clone(), cause };
     let mut found = Vec::new();
-    for entry in fs::read_dir(&links).map_err(failed)? {
+    let entries = match fs::read_dir(&links) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(found),
+        listed => listed.map_err(failed)?,
+    };
+    for entry in entries {
         let path = entry.map_err(failed)?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let Some((program, index)) = name.rsplit_once('-') else { continue };

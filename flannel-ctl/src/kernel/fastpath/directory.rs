@@ -63,6 +63,11 @@ impl Directory {
         Ok(this)
     }
 
+    /// Makes what somebody removed of it.
+    pub(super) fn restore(&self) -> Result<(), FastPathError> {
+        Self::prepare(&self.0).map(drop)
+    }
+
     /// One that may be there.
     pub(super) fn at(path: &Path) -> Self {
         Self(path.to_owned())

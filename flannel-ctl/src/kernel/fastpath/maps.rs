@@ -46,6 +46,11 @@ pub(super) fn pinned(sizes: Sizes) -> [Pinned; 7] {
     ]
 }
 
+/// Of the maps that are pinned.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    pinned(Sizes { flows: 1, peers: 1, pods: 1 }).into_iter().map(|map| map.name)
+}
+
 /// Gives up a pinned map of another shape: the programs that use it keep it until they are replaced.
 pub(super) fn unpin_unlike(wanted: &Pinned, path: &Path) -> Result<(), FastPathError> {
     if !path.exists() {

@@ -16,6 +16,7 @@ mod clock;
 mod clsact;
 mod conntrack;
 mod directory;
+mod doubts;
 mod error;
 mod hooks;
 #[cfg(test)]
@@ -28,12 +29,17 @@ mod table;
 mod trace;
 pub mod trial;
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use flannel_common::{Address, Peer, PodInterface, Settings};
 use ipnet::IpNet;
 
-use self::{directory::Directory, hooks::Hooks, maps::Maps, object::Programs};
+use self::{directory::Directory, doubts::Doubts, hooks::Hooks, maps::Maps, object::Programs};
 pub use self::{
     error::FastPathError,
     maps::{Sizes, counts, known_flows},
@@ -55,6 +61,7 @@ pub struct FastPath {
     /// As written last.
     settings: Settings,
     policy: Option<FastPathPolicy>,
+    doubts: Doubts,
     peers: BTreeMap<IpNet, Peer>,
 }
 
@@ -82,7 +89,8 @@ impl FastPath {
         let (programs, maps) = object::load(&directory, sizes)?;
         let settings = maps.settings()?;
         let peers = maps.peers()?;
-        Ok(Self { directory, hooks: Hooks::of_this_kernel(), programs, maps, settings, policy: None, peers })
+        let (hooks, doubts) = (Hooks::of_this_kernel(), Doubts::default());
+        Ok(Self { directory, hooks, programs, maps, settings, policy: None, doubts, peers })
     }
 
     /// Detaches and forgets the programs and maps below `directory`, of whichever version. What was removed, in words.
@@ -115,13 +123,21 @@ impl FastPath {
         Directory::at(directory).pins()
     }
 
-    /// Every flow has to be proved again: something that flows depend on has changed.
+    /// Every flow has to be proved again: something that flows depend on has changed. At once, unless that was so very
+    /// often lately: then [`Self::settle_doubts`] does it.
     pub fn doubt_flows(&mut self) -> Result<(), FastPathError> {
-        if self.policy.is_none() {
-            return Ok(());
+        self.doubts.raise();
+        self.settle_doubts().map(drop)
+    }
+
+    /// Has the flows proved again if that is still owed and its time has come. How long until then; `None`: it is not owed.
+    pub fn settle_doubts(&mut self) -> Result<Option<Duration>, FastPathError> {
+        let now = Instant::now();
+        if self.doubts.settle(now) && self.policy.is_some() {
+            self.settings.epoch = self.settings.epoch.wrapping_add(1);
+            self.maps.write_settings(&self.settings)?;
         }
-        self.settings.epoch = self.settings.epoch.wrapping_add(1);
-        self.maps.write_settings(&self.settings)
+        Ok(self.doubts.wait(now))
     }
 
     /// All counters.
@@ -137,7 +153,9 @@ impl FastPath {
 
     /// The same without the peers, which are many.
     pub fn observe_without_peers(&self, indexes: Indexes, out: &mut State) -> Result<(), KernelError> {
-        if let Some(policy) = &self.policy {
+        // Programs go on with maps that somebody has unpinned, but nobody else can read them, and the next daemon would start anew.
+        let pinned = maps::names().all(|name| self.directory.map(name).exists());
+        if let Some(policy) = self.policy.as_ref().filter(|_| pinned) {
             out.insert(Key::FastPath, Object::FastPath(Box::new(policy.clone())));
         }
         for (place, attached) in self.hooks.places(&self.directory, indexes)? {
@@ -182,6 +200,8 @@ impl FastPath {
     pub fn apply(&mut self, op: &Op, indexes: Indexes) -> Result<(), FastPathError> {
         match (&op.key, &op.to) {
             (Key::FastPath, Some(Object::FastPath(policy))) => {
+                self.directory.restore()?;
+                self.programs.pin_maps(&self.directory)?;
                 let mut settings = encode(policy)?;
                 settings.epoch = self.settings.epoch.wrapping_add(1);
                 self.maps.write_settings(&settings)?;

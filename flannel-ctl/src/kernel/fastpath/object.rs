@@ -86,6 +86,18 @@ impl Programs {
         program.try_into().map_err(|_| missing)
     }
 
+    /// Pins the maps that somebody has unpinned.
+    pub(super) fn pin_maps(&self, directory: &Directory) -> Result<(), FastPathError> {
+        for name in maps::names() {
+            let path = directory.map(name);
+            if !path.exists() {
+                let map = self.bpf.map(name).ok_or(FastPathError::Missing(name))?;
+                map.pin(&path).map_err(|cause| FastPathError::Pin { path, cause: Box::new(cause) })?;
+            }
+        }
+        Ok(())
+    }
+
     /// A map that is not pinned.
     pub(super) fn take_map(&mut self, name: &'static str) -> Result<Map, FastPathError> {
         self.bpf.take_map(name).ok_or(FastPathError::Missing(name))
@@ -155,8 +167,8 @@ pub(super) fn load_tracing(directory: &Directory, filter: TraceFilter) -> Result
     let mut loader = EbpfLoader::new();
     loader.map_max_entries(TRACE_MAP, RING).override_global(TRACE_FILTER, &filter, true);
     // They are there: the sizes given here do not matter.
-    for map in maps::pinned(Sizes { flows: 1, peers: 1, pods: 1 }) {
-        loader.map_pin_path(map.name, directory.map(map.name));
+    for name in maps::names() {
+        loader.map_pin_path(name, directory.map(name));
     }
     verified(loader.load(OBJECT).map_err(|error| FastPathError::Load(Box::new(error)))?)
 }

@@ -90,7 +90,7 @@ impl Drop for Tracing {
                 // The interface went away meanwhile.
                 Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
                 Err(cause) => {
-                    tracing::warn!(link = %path.display(), %cause, "cannot end tracing; the daemon does within 10 s");
+                    tracing::warn!(link = %path.display(), %cause, "cannot end tracing; the daemon does within a second");
                 }
                 Ok(()) => {}
             }

@@ -1,6 +1,9 @@
 //! The BPF fast path's share: which interfaces lead to pods, and when flows have to be proved again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use nix::errno::Errno;
 
@@ -49,21 +52,21 @@ impl LinuxKernel {
     }
 
     /// Nobody but us writes the maps; what is attached is another matter.
-    pub(super) fn fast_path_is_still(&self, known: &State) -> Result<bool, KernelError> {
-        let Some(fast) = &self.fast else { return Ok(true) };
+    pub(super) fn observe_silent(&self) -> Option<Result<State, KernelError>> {
         let mut found = State::new();
-        fast.observe_without_peers(self.indexes(), &mut found)?;
-        let known = known.range(Key::LiberalConntrack..).filter(|(key, _)| !matches!(key, Key::FastPeer(_)));
-        Ok(known.eq(&found))
+        let looked = self.fast.as_ref()?.observe_without_peers(self.indexes(), &mut found);
+        Some(looked.map(|()| found))
     }
 
-    /// Every flow has to be proved again. That this fails is no reason to stop: flows are proved again soon anyway.
+    /// Every flow has to be proved again.
     pub(super) fn doubt_all_flows(&mut self) {
-        if let Some(fast) = &mut self.fast
-            && let Err(error) = fast.doubt_flows()
-        {
-            tracing::warn!(%error, "cannot have the flows proved again at once; they are within their validity");
+        if let Some(fast) = &mut self.fast {
+            doubted(fast.doubt_flows());
         }
+    }
+
+    pub(super) fn settle_all_doubts(&mut self) -> Option<Duration> {
+        doubted(self.fast.as_mut()?.settle_doubts()).flatten()
     }
 
     /// A gateway, or a peer on the uplink's network, that moved to another address: flows would go on to the old one.
@@ -137,6 +140,15 @@ impl LinuxKernel {
     fn indexes(&self) -> Indexes {
         Indexes { v4: self.device_index(Family::V4), v6: self.device_index(Family::V6) }
     }
+}
+
+/// That it fails is no reason to stop: flows are proved again soon anyway.
+fn doubted<T>(outcome: Result<T, FastPathError>) -> Option<T> {
+    outcome
+        .inspect_err(|error| {
+            tracing::warn!(%error, "cannot have the flows proved again at once; they are within their validity");
+        })
+        .ok()
 }
 
 /// The uplink and what it is made of: ports of a bridge, the device under a VLAN. In a node that is a container itself

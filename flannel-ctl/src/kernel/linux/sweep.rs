@@ -35,7 +35,7 @@ impl LinuxKernel {
         {
             return Ok(false);
         }
-        if !self.engines_are_still(known) || !self.fast_path_is_still(known)? {
+        if !self.engines_are_still(known) {
             return Ok(false);
         }
         let routes = count_routes();

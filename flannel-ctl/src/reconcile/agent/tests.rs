@@ -7,8 +7,11 @@ use std::sync::{
 use super::*;
 use crate::{
     kernel::fake::FakeKernel,
-    model::{Backend, Family, Object, PodLink, Setting, State, Uplink, Via, VxlanConfig},
-    plan::fixtures::{facts, record, rules, subnet, value},
+    model::{Backend, Family, Object, Place, PodLink, Setting, State, Uplink, Via, VxlanConfig},
+    plan::{
+        desire::{FastOptions, Options},
+        fixtures::{facts, record, rules, subnet, value},
+    },
     reconcile::Surroundings,
     serve::{
         Readiness,
@@ -48,8 +51,14 @@ impl Kernel for SharedKernel {
     fn pods(&mut self) -> Result<BTreeMap<u32, PodLink>, KernelError> {
         self.0.lock().unwrap().pods()
     }
+    fn fast_path(&mut self) -> Option<Result<State, KernelError>> {
+        self.0.lock().unwrap().fast_path()
+    }
     fn doubt_flows(&mut self) {
         self.0.lock().unwrap().doubt_flows();
+    }
+    fn settle_doubts(&mut self) -> Option<Duration> {
+        self.0.lock().unwrap().settle_doubts()
     }
     fn takes_zero_checksum(&self) -> bool {
         self.0.lock().unwrap().takes_zero_checksum()
@@ -222,6 +231,38 @@ fn what_somebody_breaks_is_mended_on_notice() {
             && kernel.state.contains_key(&route(2))
             && kernel.state.contains_key(&fdb)
     });
+}
+
+/// A node with a fast path, and one pod.
+fn fast() -> Running {
+    let options = FastOptions { enabled: true, validity: Duration::from_secs(3), pod_rate: 100 };
+    let facts = Facts { options: Options { fast_path: Some(options), ..facts(false).options }, ..facts(false) };
+    let pod = PodLink { name: "veth0".into(), mtu: 1450, spared: None };
+    let running = Running::with(FakeKernel { pods: [(7, pod)].into(), ..FakeKernel::default() }, facts, |_| {});
+    running.source(Event::Snapshot(vec![record(2, false)]));
+    running.until("up", |report, _| report.state == Condition::Converged);
+    running
+}
+
+#[test]
+fn programs_that_vanish_without_a_notice_come_back_before_any_sweep() {
+    let running = fast();
+    for key in [Key::Attachment(Place::Pod(7)), Key::FastPath, Key::LiberalConntrack] {
+        let lost = running.kernel.0.lock().unwrap().state.remove(&key);
+        assert!(lost.is_some(), "{key}");
+        // A sweep does not look at them.
+        running.until("put back, and not silently", |report, kernel| {
+            kernel.state.get(&key) == lost.as_ref() && report.counters.repairs > 0
+        });
+    }
+}
+
+#[test]
+fn a_doubt_that_is_put_off_is_asked_after_until_it_is_settled() {
+    let running = fast();
+    running.kernel.0.lock().unwrap().put_off = true;
+    running.send(Wake::OthersRules(Inbox::new(1, ())));
+    running.until("asked after", |_, kernel| kernel.doubts == 1 && kernel.settled > 10);
 }
 
 #[test]
