@@ -1,5 +1,6 @@
 //! Puts trains of packets together to super-packets, by the rules of the kernel's GRO (`tcp_gro_receive`,
-//! `udp_gro_receive_segment`, `inet_gro_flush` of Linux 6.18): only what cutting gives back is merged.
+//! `udp_gro_receive_segment`, `inet_gro_flush` of Linux 6.18): only what cutting gives back is merged. One exception: equal
+//! identifications of IPv4 packets that may not be fragmented mean nothing (RFC 6864), and come back counting up.
 //!
 //! Packets come by their place in the buffer of one receive batch; nothing is copied but the headers of what was merged. The memory
 //! grows to what the largest batch needed, and is used again.

@@ -218,6 +218,9 @@ fn fixed_identifications_are_merged_where_nothing_may_be_fragmented() {
     assert_eq!(coalesce(&[first.octets(), fixed.octets(), third.octets()]).len(), 1);
     let counting = Packet { id: first.id + 2, ..third.clone() };
     assert_eq!(coalesce(&[first.octets(), fixed.octets(), counting.octets()]).len(), 2, "one or the other");
+    // RFC 6864 leaves the identification of what may not be fragmented without a meaning, and a virtio header cannot say "fixed".
+    let ids: Vec<u8> = cut(&coalesce(&[first.octets(), fixed.octets()])).iter().map(|packet| packet[5]).collect();
+    assert_eq!(ids, [7, 8]);
     let packets = [&first, &fixed].map(|packet| Packet { df: false, ..packet.clone() }.octets());
     assert_eq!(coalesce(&packets).len(), 2);
 }
@@ -366,10 +369,13 @@ fn any_batch() -> impl Strategy<Value = Vec<Packet>> {
                 packets.extend(trains[at].pop_front());
             }
             for (at, difference) in changes {
-                let packet = at.get(&packets).clone();
                 let at = at.index(packets.len());
-                if applies(DIFFERENCES[difference].0, &packet) && packet.id > 2 && packet.sequence > 2 {
-                    DIFFERENCES[difference].1(&mut packets[at]);
+                let (what, change) = DIFFERENCES[difference];
+                let packet = &mut packets[at];
+                // Equal identifications with DF are merged, and come back counted up: that has a test of its own.
+                let fixed = packet.df && what.starts_with("id ");
+                if applies(what, packet) && !fixed && packet.id > 2 && packet.sequence > 2 {
+                    change(packet);
                 }
             }
             for at in lost {
@@ -398,7 +404,7 @@ proptest! {
         let packets: Vec<Vec<u8>> = packets.iter().map(Packet::octets).collect();
         let out = coalesce(&packets);
         prop_assert!(out.len() <= packets.len());
-        prop_assert_eq!(by_flow(&cut(&out)), by_flow(&packets));
+        prop_assert!(by_flow(&cut(&out)) == by_flow(&packets));
     }
 
     #[test]

@@ -147,7 +147,10 @@ prop_compose! {
 proptest! {
     #[test]
     fn a_super_packet_is_cut_as_the_protocols_have_it(packet in any_packet(), size in 1u16..1500) {
-        prop_assert_eq!(cut(&header(&packet, size), &packet.partial()).unwrap(), packet.train(size.into()));
+        // More segments than this have headers that may not fit, with the longest options.
+        let mut packet = packet;
+        packet.payload.truncate(usize::from(size) * 1000);
+        prop_assert!(cut(&header(&packet, size), &packet.partial()).unwrap() == packet.train(size.into()));
     }
 
     #[test]
