@@ -1,12 +1,43 @@
 //! The engine: opens device and sockets, runs the threads.
 
-use std::sync::Arc;
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    thread::{Builder, JoinHandle},
+};
 
-use super::{EngineError, Options, Statistics, Table};
+use super::{
+    Counter, EngineError, Offloads, Options, Statistics, Table, counters::Counts, decapsulate::Decapsulate,
+    encapsulate::Encapsulate, socket::Sockets, tun::Tun, wait::Stop,
+};
+
+/// More threads than this do not help: a core moves packets faster than most wires.
+const MOST_QUEUES: usize = 4;
 
 /// A running tunnel. Dropping it stops it; the device stays.
 #[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the threads have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) tun: Tun,
+    pub(super) sockets: Sockets,
+    /// What is in use.
+    pub(super) offloads: Offloads,
+    pub(super) stop: Arc<Stop>,
+    /// One of each thread.
+    counts: Vec<Arc<Counts>>,
+    ended: Mutex<Ended>,
+}
+
+/// Whom to tell when a thread ends by itself; the first one does.
+struct Ended(Option<Box<dyn FnOnce(EngineError) + Send>>);
 
 impl Engine {
     /// Opens everything, and starts the threads in the calling thread's network namespace. `ended` is called once, on a
@@ -16,14 +47,117 @@ impl Engine {
         table: &Arc<Table>,
         ended: impl FnOnce(EngineError) + Send + 'static,
     ) -> Result<Self, EngineError> {
-        drop((options, table, ended));
-        Err(EngineError::Panicked)
+        let queues = options.queues.unwrap_or_else(default_queues).clamp(1, MOST_QUEUES);
+        let tun = Tun::open(&options.device, queues, options.offloads)?;
+        let threads = tun.queues.len();
+        let local = SocketAddr::new(options.local, options.wire.port());
+        let sockets = Sockets::open(local, threads, options.receive_buffer, tun.offloads)?;
+        let stop = Stop::new().map_err(|source| EngineError::Thread { source })?;
+        let shared = Arc::new(Shared {
+            options: options.clone(),
+            offloads: sockets.offloads,
+            tun,
+            sockets,
+            stop,
+            counts: (0..2 * threads).map(|_| Arc::default()).collect(),
+            ended: Mutex::new(Ended(Some(Box::new(ended)))),
+        });
+        let mut engine = Self { shared: Arc::clone(&shared), threads: Vec::with_capacity(2 * threads) };
+        for queue in 0..threads {
+            let counts = |way: usize| Arc::clone(&shared.counts[2 * queue + way]);
+            let out = Encapsulate::new(Arc::clone(&shared), queue, counts(0), table.reader());
+            let into = Decapsulate::new(Arc::clone(&shared), queue, counts(1), table.reader());
+            engine.spawn(format!("tunnel-out-{queue}"), move || out.run())?;
+            engine.spawn(format!("tunnel-in-{queue}"), move || into.run())?;
+        }
+        Ok(engine)
+    }
+
+    fn spawn(
+        &mut self,
+        name: String,
+        work: impl FnOnce() -> Result<(), EngineError> + Send + 'static,
+    ) -> Result<(), EngineError> {
+        let guard = Guard(Arc::clone(&self.shared));
+        let thread = Builder::new()
+            .name(name)
+            .spawn(move || {
+                if let Err(error) = work() {
+                    guard.0.end(error);
+                }
+            })
+            .map_err(|source| EngineError::Thread { source })?;
+        self.threads.push(thread);
+        Ok(())
     }
 
     pub fn statistics(&self) -> Statistics {
-        Statistics::new([], super::Offloads::NONE, 0)
+        let shared = &self.shared;
+        let overflow = Counts::default();
+        overflow.add(Counter::ReceivedOverflow, shared.sockets.overflow());
+        let counts = shared.counts.iter().map(Arc::as_ref).chain([&overflow]);
+        Statistics::new(counts, shared.offloads, shared.tun.queues.len())
     }
 
-    /// Ends the threads and waits for them: a few milliseconds. The device stays, and takes no packets.
-    pub fn stop(self) {}
+    /// Ends the threads and waits for them: milliseconds. The device stays, and takes no packets any more.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shared.stop.ring();
+        for thread in self.threads.drain(..) {
+            // One that panicked has said so.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Shared {
+    fn end(&self, error: EngineError) {
+        if !self.stop.is_rung() {
+            let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).0.take();
+            if let Some(ended) = ended {
+                ended(error);
+            }
+        }
+        self.stop.ring();
+    }
+
+    /// What an error of the device means: most often that it is gone.
+    pub(super) fn device_error(&self, step: &'static str, source: io::Error) -> EngineError {
+        let device = self.options.device.clone();
+        match source.raw_os_error() {
+            Some(nix::libc::EBADFD) => EngineError::Deleted { device },
+            _ => EngineError::Device { step, device, source },
+        }
+    }
+
+    pub(super) fn socket_error(&self, step: &'static str, source: io::Error) -> EngineError {
+        let address = SocketAddr::new(self.options.local, self.options.wire.port());
+        EngineError::Socket { step, address, source }
+    }
+}
+
+/// Tells of a thread that panicked.
+struct Guard(Arc<Shared>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.end(EngineError::Panicked);
+        }
+    }
+}
+
+impl fmt::Debug for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Ended").field(&self.0.is_some()).finish()
+    }
+}
+
+fn default_queues() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }

@@ -10,11 +10,18 @@
 #![deny(unsafe_code)]
 
 mod counters;
+mod decapsulate;
+mod encapsulate;
 mod engine;
 mod error;
+mod flow;
 mod options;
 pub mod packet;
+mod socket;
+mod sys;
 mod table;
+mod tun;
+mod wait;
 mod wire;
 
 pub use counters::{Counter, Statistics};

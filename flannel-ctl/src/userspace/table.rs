@@ -41,6 +41,9 @@ struct Ranges {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     range: IpNet,
+    /// The range as bits: quicker to compare.
+    network: u128,
+    mask: u128,
     forward: Forward,
 }
 
@@ -77,14 +80,15 @@ impl Ranges {
     fn set(&mut self, range: IpNet, forward: Option<Forward>) {
         let length = mapped_length(&range);
         let at = self.by_length.binary_search_by(|(other, _)| length.cmp(other));
+        let network = bits(range.addr());
+        let entry = |forward| Entry { range, network, mask: mask(length), forward };
         match (at, forward) {
-            (Ok(at), Some(forward)) => drop(self.by_length[at].1.insert(bits(range.addr()), Entry { range, forward })),
+            (Ok(at), Some(forward)) => drop(self.by_length[at].1.insert(network, entry(forward))),
             (Err(at), Some(forward)) => {
-                let entry = (bits(range.addr()), Entry { range, forward });
-                self.by_length.insert(at, (length, HashMap::from([entry])));
+                self.by_length.insert(at, (length, HashMap::from([(network, entry(forward))])));
             }
             (Ok(at), None) => {
-                self.by_length[at].1.remove(&bits(range.addr()));
+                self.by_length[at].1.remove(&network);
                 if self.by_length[at].1.is_empty() {
                     self.by_length.remove(at);
                 }
@@ -93,8 +97,7 @@ impl Ranges {
         }
     }
 
-    fn find(&self, address: IpAddr) -> Option<Entry> {
-        let address = bits(address);
+    fn find(&self, address: u128) -> Option<Entry> {
         self.by_length.iter().find_map(|(length, ranges)| ranges.get(&(address & mask(*length))).copied())
     }
 }
@@ -121,9 +124,11 @@ impl Reader {
     }
 
     /// Where packets to this address go.
+    #[inline]
     pub fn forward(&mut self, destination: IpAddr) -> Option<Forward> {
+        let destination = bits(destination);
         if let Some(last) = self.last
-            && last.range.contains(&destination)
+            && destination & last.mask == last.network
         {
             // A longer range may lie inside of a remembered one, but leases do not overlap.
             return Some(last.forward);
@@ -134,6 +139,7 @@ impl Reader {
     }
 
     /// Whether the node with this address on the wire may send from that inner address.
+    #[inline]
     pub fn may_send(&mut self, inner: IpAddr, outer: IpAddr) -> bool {
         self.forward(inner).is_some_and(|forward| forward.public == outer)
     }

@@ -1,0 +1,277 @@
+//! Out: from the TUN device to the wire. One thread for each queue.
+//!
+//! A super-packet is cut and sent by one call. Single packets are gathered as long as there are more to be had at once; those of one flow
+//! and one size leave as one train.
+
+use std::{
+    io::{self, IoSlice, Read as _},
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd as _,
+    sync::Arc,
+};
+
+use super::{
+    Counter, EngineError, Forward, Reader, Wire,
+    counters::Counts,
+    engine::Shared,
+    flow::Flow,
+    packet::{
+        checksum,
+        segment::{Cutter, Segments},
+        virtio::{self, VirtioHeader},
+    },
+    sys,
+    wait::Patience,
+};
+use crate::model::Family;
+
+/// Most datagrams of one send (`UDP_MAX_SEGMENTS`, 64 until Linux 6.9), and their octets.
+const MAX_TRAIN: usize = 64;
+const MAX_OCTETS: usize = 65_507;
+/// Single packets that are gathered at most.
+const MAX_GATHERED: usize = 64;
+/// The longest that the device gives.
+const LONGEST: usize = 65_535;
+const ARENA: usize = 256 * 1024;
+
+/// One queue's sender.
+pub(super) struct Encapsulate {
+    shared: Arc<Shared>,
+    queue: usize,
+    counts: Arc<Counts>,
+    reader: Reader,
+    cutter: Cutter,
+    /// Packets as they were read, each with room before it.
+    arena: Box<[u8]>,
+    used: usize,
+    trains: Vec<Train>,
+    gathered: usize,
+    /// Octets before a packet: the virtio header, and in its place later the tunnel's.
+    front: usize,
+}
+
+/// Where a packet goes, and from which of our ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Way {
+    to: IpAddr,
+    hash: u32,
+    tos: u8,
+}
+
+/// Packets that leave together.
+#[derive(Debug)]
+struct Train {
+    way: Way,
+    /// Octets of each but the last.
+    size: usize,
+    octets: usize,
+    /// The last was shorter, so that nothing may follow.
+    closed: bool,
+    /// Offset and length of each, tunnel headers included.
+    places: Vec<(usize, usize)>,
+}
+
+impl Encapsulate {
+    pub(super) fn new(shared: Arc<Shared>, queue: usize, counts: Arc<Counts>, reader: Reader) -> Self {
+        let front = shared.options.wire.room().max(virtio::LEN);
+        Self {
+            shared,
+            queue,
+            counts,
+            reader,
+            cutter: Cutter::new(),
+            arena: vec![0; ARENA].into(),
+            used: 0,
+            trains: Vec::with_capacity(MAX_GATHERED),
+            gathered: 0,
+            front,
+        }
+    }
+
+    /// Until the engine is stopped, or the device is gone.
+    pub(super) fn run(mut self) -> Result<(), EngineError> {
+        let shared = Arc::clone(&self.shared);
+        let mut tun = &shared.tun.queues[self.queue];
+        let mut patience = Patience::default();
+        while !shared.stop.is_rung() {
+            let at = self.used + self.front - virtio::LEN;
+            match tun.read(&mut self.arena[at..at + virtio::LEN + LONGEST]) {
+                Ok(read) => {
+                    patience.got_some();
+                    self.counts.add(Counter::SentReads, 1);
+                    self.take(read);
+                    if !self.has_room() {
+                        self.flush();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.gathered > 0 {
+                        self.flush();
+                    } else if patience.is_over() {
+                        shared.stop.wait(tun.as_fd()).map_err(|e| shared.device_error("wait for packets", e))?;
+                        self.reader.refresh();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(shared.device_error("read", error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        let most = if self.shared.offloads.batches { MAX_GATHERED } else { 1 };
+        self.gathered < most && self.used + self.front + LONGEST <= self.arena.len()
+    }
+
+    /// A packet lies behind `used`: `read` octets, virtio header included.
+    fn take(&mut self, read: usize) {
+        let begin = self.used + self.front;
+        let Some(octets) = read.checked_sub(virtio::LEN) else { return self.malformed() };
+        let Ok(header) = VirtioHeader::parse(&self.arena[begin - virtio::LEN..begin]) else { return self.malformed() };
+        let packet = &mut self.arena[begin..begin + octets];
+        let Some(flow) = Flow::of(packet) else { return self.malformed() };
+        let Some(forward) = self.reader.forward(flow.destination) else {
+            return self.counts.add(Counter::SentNoRoute, 1);
+        };
+        let way = Way { to: forward.public, hash: flow.hash, tos: flow.ecn };
+        if header.gso.is_some() {
+            // What was gathered came before it.
+            self.flush_before(begin - self.front);
+            self.cut(&header, begin, octets, way, forward, flow.family);
+            return;
+        }
+        if let Some(partial) = header.checksum {
+            let (start, field) = (usize::from(partial.start), usize::from(partial.start) + usize::from(partial.offset));
+            if start > octets || field + 2 > octets {
+                return self.malformed();
+            }
+            let complete = checksum::finish_udp(checksum::sum(&packet[start..], 0));
+            packet[field..field + 2].copy_from_slice(&complete);
+        }
+        let wire = self.shared.options.wire;
+        let place = begin - wire.room();
+        wire.write(&mut self.arena[place..begin], forward.mac, flow.family);
+        self.append(way, place, wire.room() + octets);
+        self.used = begin + octets;
+        self.gathered += 1;
+    }
+
+    fn append(&mut self, way: Way, place: usize, octets: usize) {
+        let trains = self.shared.offloads.udp_gso;
+        let last = self.trains.iter_mut().rfind(|train| train.way == way && !train.places.is_empty());
+        if let Some(train) = last
+            && trains
+            && train.takes(octets)
+        {
+            return train.add(place, octets);
+        }
+        // Emptied ones at the end are used again.
+        let next = self.trains.iter().rposition(|train| !train.places.is_empty()).map_or(0, |at| at + 1);
+        if next == self.trains.len() {
+            self.trains.push(Train { way, size: 0, octets: 0, closed: false, places: Vec::with_capacity(MAX_TRAIN) });
+        }
+        let train = &mut self.trains[next];
+        (train.way, train.size, train.octets, train.closed) = (way, octets, 0, false);
+        train.add(place, octets);
+    }
+
+    /// Sends all that was gathered.
+    fn flush(&mut self) {
+        self.flush_before(0);
+        self.used = 0;
+        self.reader.refresh();
+    }
+
+    /// The same, while something still lies at `_behind`.
+    fn flush_before(&mut self, _behind: usize) {
+        for at in 0..self.trains.len() {
+            let train = &self.trains[at];
+            if train.places.is_empty() {
+                break;
+            }
+            let mut pieces = [IoSlice::new(&[]); MAX_TRAIN];
+            for (piece, (place, octets)) in pieces.iter_mut().zip(&train.places) {
+                *piece = IoSlice::new(&self.arena[*place..place + octets]);
+            }
+            let count = train.places.len();
+            self.send(train.way, &pieces[..count], 1, train.size, train.octets);
+            self.trains[at].places.clear();
+        }
+        self.gathered = 0;
+    }
+
+    fn cut(&mut self, header: &VirtioHeader, begin: usize, octets: usize, way: Way, forward: Forward, family: Family) {
+        let wire: Wire = self.shared.options.wire;
+        let Self { cutter, arena, .. } = self;
+        let Ok(mut segments) = cutter.cut(header, &arena[begin..begin + octets], wire.room()) else {
+            return self.malformed();
+        };
+        for (room, _) in segments.iter_mut() {
+            wire.write(room, forward.mac, family);
+        }
+        send_segments(&self.shared, &self.counts, way, &segments);
+    }
+
+    fn send(&self, way: Way, pieces: &[IoSlice<'_>], each: usize, size: usize, octets: usize) {
+        send(&self.shared, &self.counts, way, pieces, each, size, octets);
+    }
+
+    fn malformed(&self) {
+        self.counts.add(Counter::SentMalformed, 1);
+    }
+}
+
+impl Train {
+    fn takes(&self, octets: usize) -> bool {
+        !self.closed && octets <= self.size && self.places.len() < MAX_TRAIN && self.octets + octets <= MAX_OCTETS
+    }
+
+    fn add(&mut self, place: usize, octets: usize) {
+        self.places.push((place, octets));
+        self.octets += octets;
+        self.closed = octets < self.size;
+    }
+}
+
+/// As few sends as their lengths allow.
+fn send_segments(shared: &Shared, counts: &Counts, way: Way, segments: &Segments<'_>) {
+    let most = if shared.offloads.udp_gso { (MAX_OCTETS / segments.octets()).clamp(1, MAX_TRAIN) } else { 1 };
+    let mut all = segments.iter();
+    loop {
+        let mut pieces = [IoSlice::new(&[]); 2 * MAX_TRAIN];
+        let (mut count, mut octets) = (0, 0);
+        for (header, payload) in all.by_ref().take(most) {
+            pieces[count] = IoSlice::new(header);
+            pieces[count + 1] = IoSlice::new(payload);
+            count += 2;
+            octets += header.len() + payload.len();
+        }
+        if count == 0 {
+            return;
+        }
+        send(shared, counts, way, &pieces[..count], 2, segments.octets(), octets);
+    }
+}
+
+/// `each` pieces make a datagram.
+fn send(shared: &Shared, counts: &Counts, way: Way, pieces: &[IoSlice<'_>], each: usize, size: usize, octets: usize) {
+    let packets = pieces.len() / each;
+    let segment = if packets > 1 { u16::try_from(size).ok() } else { None };
+    let to = SocketAddr::new(way.to, shared.options.wire.port());
+    counts.add(Counter::SentCalls, 1);
+    match sys::send(shared.sockets.sender(way.hash), to, pieces, segment, way.tos) {
+        Ok(_) => {
+            counts.add(Counter::SentPackets, packets as u64);
+            counts.add(Counter::SentBytes, (octets - packets * shared.options.wire.room()) as u64);
+        }
+        Err(error) => {
+            let reason = match error.raw_os_error() {
+                Some(nix::libc::EAGAIN | nix::libc::ENOBUFS | nix::libc::ENOMEM) => Counter::SentNoRoom,
+                Some(nix::libc::EMSGSIZE) => Counter::SentTooBig,
+                _ => Counter::SentRefused,
+            };
+            counts.add(reason, packets as u64);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What the way of an inner packet depends on.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::packet::layout::{self, Layout};
+use crate::model::Family;
+
+/// The parts of a packet that decide where it goes, and by which port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Flow {
+    pub(super) family: Family,
+    pub(super) destination: IpAddr,
+    /// Of addresses, and of ports where there are some: the same for all packets of a flow.
+    pub(super) hash: u32,
+    /// The congestion mark of the outer packet (RFC 6040), and nothing else of the type of service, as the kernel's device has it.
+    pub(super) ecn: u8,
+}
+
+impl Flow {
+    /// Of a packet with a whole IP header.
+    #[inline]
+    pub(super) fn of(packet: &[u8]) -> Option<Self> {
+        let (family, destination, tos, seed) = match packet.first()? >> 4 {
+            4 => {
+                let header = packet.first_chunk::<20>()?;
+                let (source, destination) = (word(header, 12), word(header, 16));
+                let seed = mix(u64::from(source) << 32 | u64::from(destination), u64::from(header[9]));
+                (Family::V4, Ipv4Addr::from_bits(destination).into(), header[1], seed)
+            }
+            6 => {
+                let header = packet.first_chunk::<40>()?;
+                let (source, destination) = (wide(header, 8), wide(header, 24));
+                let seed = mix(halves(source), halves(destination));
+                (Family::V6, Ipv6Addr::from_bits(destination).into(), header[0] << 4 | header[1] >> 4, seed)
+            }
+            _ => return None,
+        };
+        let hash = (mix(seed, ports(packet)) >> 32) as u32;
+        Some(Self { family, destination, hash, ecn: outer_ecn(tos) })
+    }
+}
+
+/// The source address of a packet with a whole IP header.
+#[inline]
+pub(super) fn source(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => packet.first_chunk::<20>().map(|header| Ipv4Addr::from_bits(word(header, 12)).into()),
+        6 => packet.first_chunk::<40>().map(|header| Ipv6Addr::from_bits(wide(header, 8)).into()),
+        _ => None,
+    }
+}
+
+/// Ports of the first fragment only would part it from the others.
+fn ports(packet: &[u8]) -> u64 {
+    match Layout::of(packet) {
+        Ok(Layout { protocol: layout::TCP | layout::UDP, fragment: false, transport, .. }) => {
+            packet.get(transport..transport + 4).map_or(0, |ports| u64::from(word(ports, 0)))
+        }
+        _ => 0,
+    }
+}
+
+/// `INET_ECN_encapsulate` of include/net/inet_ecn.h: what has been through congestion may go through it again.
+const fn outer_ecn(tos: u8) -> u8 {
+    match tos & 0b11 {
+        0b11 => 0b10,
+        other => other,
+    }
+}
+
+/// A multiplication spreads the bits upwards, the fold brings them back down.
+const fn mix(a: u64, b: u64) -> u64 {
+    let product = (a ^ b.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    product ^ product >> 32
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "both halves are used")]
+const fn halves(value: u128) -> u64 {
+    (value >> 64) as u64 ^ (value as u64).rotate_left(17)
+}
+
+fn word(octets: &[u8], at: usize) -> u32 {
+    octets.get(at..).and_then(<[u8]>::first_chunk).copied().map_or(0, u32::from_be_bytes)
+}
+
+fn wide(octets: &[u8], at: usize) -> u128 {
+    octets.get(at..).and_then(<[u8]>::first_chunk).copied().map_or(0, u128::from_be_bytes)
+}

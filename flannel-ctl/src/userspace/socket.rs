@@ -1,0 +1,122 @@
+//! The wire's side: one socket for each receiving thread, and a pool of sending ones.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::{AsFd as _, BorrowedFd},
+    time::Duration,
+};
+
+use nix::{
+    libc,
+    sys::socket::{
+        AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, setsockopt, socket,
+        sockopt::{Ipv6V6Only, RcvBuf, RcvBufForce, ReusePort, SndBufForce},
+    },
+};
+
+use super::{EngineError, Offloads, sys};
+
+/// A UDP socket sends from one port, and whoever spreads flows over paths, queues and cores looks at it. So many are enough to spread them.
+pub(super) const SOURCE_PORTS: usize = 32;
+/// What may wait for the device below; a sender waits when it is full.
+const SEND_BUFFER: usize = 4 << 20;
+/// A thread that waits for room looks up so often.
+const SEND_PATIENCE: Duration = Duration::from_millis(200);
+
+/// All sockets of an engine.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    /// At the tunnel's port. Flows stay with their socket, by a hash of addresses and ports.
+    pub(super) receive: Vec<UdpSocket>,
+    /// At ports of the kernel's choice.
+    pub(super) send: Vec<UdpSocket>,
+    pub(super) offloads: Offloads,
+}
+
+impl Sockets {
+    pub(super) fn open(
+        local: SocketAddr,
+        threads: usize,
+        buffer: usize,
+        allowed: Offloads,
+    ) -> Result<Self, EngineError> {
+        let mut offloads = allowed;
+        let receive: Vec<_> =
+            (0..threads).map(|_| receiving(local, buffer, &mut offloads)).collect::<Result<_, _>>()?;
+        let send: Vec<_> = (0..SOURCE_PORTS).map(|_| sending(local.ip())).collect::<Result<_, _>>()?;
+        offloads.udp_gso &= send.iter().all(|socket| sys::has_udp_segment(socket.as_fd()));
+        Ok(Self { receive, send, offloads })
+    }
+
+    /// The one for a flow with this hash.
+    pub(super) fn sender(&self, hash: u32) -> BorrowedFd<'_> {
+        self.send[hash as usize % self.send.len()].as_fd()
+    }
+
+    /// Datagrams that the kernel has not taken for want of room.
+    pub(super) fn overflow(&self) -> u64 {
+        self.receive.iter().filter_map(|socket| sys::overflow(socket.as_fd()).ok()).map(u64::from).sum()
+    }
+}
+
+fn receiving(local: SocketAddr, buffer: usize, offloads: &mut Offloads) -> Result<UdpSocket, EngineError> {
+    let failed = |step| move |source: io::Error| EngineError::Socket { step, address: local, source };
+    let socket = open(local).map_err(failed("open"))?;
+    // Also for the successor of this process, which takes the port before this one lets it go.
+    setsockopt(&socket, ReusePort, &true).map_err(io::Error::from).map_err(failed("share the port"))?;
+    // Without CAP_NET_ADMIN in the first user namespace: as much as net.core.rmem_max allows.
+    setsockopt(&socket, RcvBufForce, &buffer)
+        .or_else(|_| setsockopt(&socket, RcvBuf, &buffer))
+        .map_err(io::Error::from)
+        .map_err(failed("set the receive buffer"))?;
+    let (level, name) = match local {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVTOS),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS),
+    };
+    sys::set_option(socket.as_fd(), level, name, 1).map_err(failed("ask for the type of service"))?;
+    if offloads.udp_gro {
+        offloads.udp_gro = sys::set_udp_gro(socket.as_fd()).is_ok();
+    }
+    bind_to(&socket, local).map_err(failed("bind"))?;
+    Ok(socket)
+}
+
+fn sending(local: IpAddr) -> Result<UdpSocket, EngineError> {
+    let address = SocketAddr::new(local, 0);
+    let failed = |step| move |source: io::Error| EngineError::Socket { step, address, source };
+    let socket = open(address).map_err(failed("open"))?;
+    // What is sent to a source port is for nobody.
+    sys::refuse_everything(socket.as_fd()).map_err(failed("refuse datagrams"))?;
+    // The default is a quarter of a megabyte, and less than what one train counts for on some devices; it may stay if it must.
+    setsockopt(&socket, SndBufForce, &SEND_BUFFER).or_else(|errno| match errno {
+        nix::errno::Errno::EPERM => Ok(()),
+        other => Err(failed("set the send buffer")(other.into())),
+    })?;
+    // As the kernel's VXLAN device: routers on the way may fragment.
+    let (level, name) = match address {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
+    };
+    sys::set_option(socket.as_fd(), level, name, libc::IP_PMTUDISC_DONT).map_err(failed("allow fragments"))?;
+    socket.set_write_timeout(Some(SEND_PATIENCE)).map_err(failed("set the send timeout"))?;
+    bind_to(&socket, address).map_err(failed("bind"))?;
+    Ok(socket)
+}
+
+fn open(address: SocketAddr) -> io::Result<UdpSocket> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::Udp)?;
+    if address.is_ipv6() {
+        setsockopt(&socket, Ipv6V6Only, &true)?;
+    }
+    Ok(socket.into())
+}
+
+fn bind_to(socket: &UdpSocket, address: SocketAddr) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    Ok(bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?)
+}

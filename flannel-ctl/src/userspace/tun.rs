@@ -1,0 +1,102 @@
+//! The TUN device: one file for each of its queues.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+};
+
+use nix::libc;
+
+use super::{EngineError, Offloads, packet::virtio, sys};
+
+const CLONE: &str = "/dev/net/tun";
+/// Packets, or super-packets, that wait for us: the default of 500 is lost in one burst.
+const QUEUE_LENGTH: libc::c_int = 2000;
+/// Linux 6.2.
+const TUN_F_USO: libc::c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+
+/// An open device.
+#[derive(Debug)]
+pub(super) struct Tun {
+    /// Not blocking. Each packet has a virtio header before it.
+    pub(super) queues: Vec<File>,
+    /// What of it is on.
+    pub(super) offloads: Offloads,
+}
+
+impl Tun {
+    /// Opens the device, creates it if need be, and makes it stay.
+    pub(super) fn open(device: &str, queues: usize, allowed: Offloads) -> Result<Self, EngineError> {
+        let (first, multi_queue) = Self::first(device)?;
+        let failed = |step| move |source| EngineError::Device { step, device: device.to_owned(), source };
+        sys::tun_persist(&first).map_err(failed("make persistent"))?;
+        let more = if multi_queue && allowed.multi_queue { queues.saturating_sub(1) } else { 0 };
+        let mut files = vec![first];
+        for _ in 0..more {
+            let file = open()?;
+            sys::tun_attach(&file, device, flags(true)).map_err(failed("add a queue"))?;
+            files.push(file);
+        }
+        let mut offloads = Offloads { multi_queue: more > 0, ..allowed };
+        for file in &files {
+            sys::tun_header_size(file, HEADER).map_err(failed("set the header's size"))?;
+        }
+        negotiate(&files[0], &mut offloads).map_err(failed("set offloads"))?;
+        sys::set_queue_length(device, QUEUE_LENGTH).map_err(failed("set the queue's length"))?;
+        Ok(Self { queues: files, offloads })
+    }
+
+    /// The first queue, and whether there can be more. A device that stays keeps being of the kind that it was created.
+    fn first(device: &str) -> Result<(File, bool), EngineError> {
+        let file = open()?;
+        let features = sys::tun_features(&file).map_err(|source| EngineError::Tun { source })?;
+        let several = features & libc::IFF_MULTI_QUEUE.cast_unsigned() != 0;
+        let attached = match sys::tun_attach(&file, device, flags(several)) {
+            Ok(()) => return Ok((file, several)),
+            Err(error) if several && error.raw_os_error() == Some(libc::EINVAL) => {
+                sys::tun_attach(&file, device, flags(false))
+            }
+            Err(error) => Err(error),
+        };
+        let step = "open";
+        attached.map_err(|source| EngineError::Device { step, device: device.to_owned(), source })?;
+        Ok((file, false))
+    }
+}
+
+#[expect(clippy::cast_possible_wrap, clippy::cast_possible_truncation, reason = "ten")]
+const HEADER: libc::c_int = virtio::LEN as libc::c_int;
+
+fn flags(multi_queue: bool) -> libc::c_int {
+    let several = if multi_queue { libc::IFF_MULTI_QUEUE } else { 0 };
+    libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | several
+}
+
+fn open() -> Result<File, EngineError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(CLONE)
+        .map_err(|source| EngineError::Tun { source })
+}
+
+/// As much as is allowed and as this kernel has.
+fn negotiate(file: &File, offloads: &mut Offloads) -> io::Result<()> {
+    loop {
+        match sys::tun_offload(file, bits(*offloads)) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && offloads.uso => offloads.uso = false,
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && offloads.tso => offloads.tso = false,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn bits(offloads: Offloads) -> libc::c_uint {
+    let tso = if offloads.tso { libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN } else { 0 };
+    let uso = if offloads.uso { TUN_F_USO } else { 0 };
+    let checksum = if tso | uso == 0 { 0 } else { libc::TUN_F_CSUM };
+    checksum | tso | uso
+}
