@@ -4,16 +4,19 @@
 //! - [`layout`]: where its headers are; [`received`]: what state it came in;
 //! - [`segment`]: one super-packet in, a train of packets out;
 //! - [`coalesce`]: a train in, super-packets out;
-//! - [`checksum`]: what its name says.
+//! - [`checksum`], [`ecn`], [`ttl`], [`icmp`]: what their names say.
 //!
 //! No octets make any of it panic or allocate.
 
 pub mod checksum;
 pub mod coalesce;
+pub mod ecn;
 mod flows;
+pub mod icmp;
 pub mod layout;
 pub mod received;
 pub mod segment;
+pub mod ttl;
 pub mod virtio;
 
 #[cfg(test)]
