@@ -99,7 +99,7 @@ fn arrivals(cluster: &Cluster, family: Family) -> Vec<u8> {
     let peer = cluster.node(2).netns();
     let any: IpAddr = if family == Family::V4 { [0; 4].into() } else { [0; 16].into() };
     let listener = node.pod().netns().enter(|| UdpSocket::bind((any, PORT))).unwrap().unwrap();
-    listener.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    listener.set_read_timeout(Some(wait::LONG)).unwrap();
     for (from, source, tag) in [
         (stranger, pod(2), 1),
         (stranger, outside, 2),

@@ -5,14 +5,12 @@
 //! line in the log, and nothing of it is left once it is deleted.
 #![expect(clippy::unwrap_used, reason = "a test's helper functions are tests too")]
 
-use std::{
-    collections::BTreeMap,
-    fs, thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fs, thread, time::Duration};
 
 use serde_json::{Value, json};
-use xtask::lab::{Cluster, Dump, Etcd, EtcdCluster, EtcdOptions, Family, plain_vxlan, skip_unless, stranger, wait};
+use xtask::lab::{
+    Cluster, Dump, Etcd, EtcdCluster, EtcdOptions, Family, Stopwatch, plain_vxlan, skip_unless, stranger, wait,
+};
 
 const TOOLS: [&str; 4] = ["ip", "nft", "etcd", "etcdctl"];
 const SOON: Duration = Duration::from_secs(10);
@@ -346,10 +344,10 @@ fn bad_network_configs_are_waited_out_and_said_once_with_every_problem() {
         assert_eq!(said.matches(problem).count(), times, "every problem, once: {problem} in {said}");
     }
     lab.ctl().publish(&plain_vxlan(&[Family::V4])).unwrap();
-    let begun = Instant::now();
+    let begun = Stopwatch::start();
     one.wait_ready().unwrap();
-    println!("picked up {:?} after it was right", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    println!("picked up {begun} after it was right");
+    begun.assert_within(Duration::from_secs(3));
 
     // Changed under a running node: told, not mixed in.
     let before = Dump::of(one.netns()).unwrap();

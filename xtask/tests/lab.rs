@@ -46,7 +46,7 @@ fn a_clean_link_loses_nothing_in_either_family() {
     for to in [IpAddr::V4(FAR), IpAddr::V6(FAR_V6)] {
         let report = ping_for(&here, to, 300);
         report.assert_nothing_lost();
-        assert!(report.percentile(50).unwrap() < Duration::from_millis(100), "{report}");
+        assert!(report.percentile(50).unwrap() < Duration::from_secs(1), "{report}");
     }
 }
 

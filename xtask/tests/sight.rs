@@ -35,7 +35,7 @@ fn address(node: &Node) -> IpAddr {
 
 fn socket(node: &Node, port: u16) -> UdpSocket {
     let socket = node.pod().netns().enter(|| UdpSocket::bind(SocketAddr::new(address(node), port))).unwrap().unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket.set_read_timeout(Some(wait::SHORT)).unwrap();
     socket
 }
 

@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use xtask::lab::{Cluster, EtcdCluster, EtcdOptions, Etcdctl, Family, Picture, StoreKind, skip_unless, stranger, wait};
+use xtask::lab::{
+    Cluster, EtcdCluster, EtcdOptions, Etcdctl, Family, Picture, Stopwatch, StoreKind, skip_unless, stranger, wait,
+};
 
 const TOOLS: [&str; 4] = ["ip", "nft", "etcd", "etcdctl"];
 const SECOND: Duration = Duration::from_secs(1);
@@ -22,6 +24,7 @@ fn an_own_key_that_is_deleted_or_written_over_comes_back() {
     }
     let lab = EtcdCluster::start(Cluster::builder("fcown").nodes(3), 1, EtcdOptions::default()).unwrap();
     let good = lab.cluster.ping(2, 3, Family::V4).unwrap();
+    let watch = Stopwatch::start();
     let hurt = lab.cluster.ping(2, 1, Family::V4).unwrap();
     let key = lab.own_key(1).unwrap();
     let ours = lab.ctl().lease(&key).unwrap().unwrap();
@@ -52,7 +55,7 @@ fn an_own_key_that_is_deleted_or_written_over_comes_back() {
     assert_eq!(status["counters"]["own_subnet_conflicts"], 3, "{status:#}");
     let report = hurt.stop();
     println!("to the node whose key was hurt eight times: {report}");
-    assert!(report.longest_gap < SECOND, "{report}");
+    assert!(report.longest_gap < SECOND + watch.stalled(), "{report}");
     good.stop().assert_nothing_lost();
 }
 
@@ -124,10 +127,10 @@ fn a_full_etcd_degrades_and_recovers() {
     lab.ctl().compact().unwrap();
     lab.ctl().run(&["defrag"]).unwrap();
     lab.ctl().run(&["alarm", "disarm"]).unwrap();
-    let begun = Instant::now();
+    let begun = Stopwatch::start();
     wait::until("the key to be back", SOON, || lab.ctl().lease(&key).unwrap()).unwrap();
-    println!("recovered {:?} after the alarm was disarmed", begun.elapsed());
-    assert!(begun.elapsed() < SECOND * 5);
+    println!("recovered {begun} after the alarm was disarmed");
+    begun.assert_within(SECOND * 5);
     lab.wait_status(1, "converged again", SOON, |status| status["state"] == "converged").unwrap();
     lab.wait_pictures(SOON).unwrap();
     ping.stop().assert_nothing_lost();

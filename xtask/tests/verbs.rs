@@ -3,14 +3,10 @@
 //! `plan`, `cleanup` and `check` through the built binary: what they say, and that they touch nothing else.
 #![expect(clippy::unwrap_used, reason = "a test's helper functions are tests too")]
 
-use std::{
-    fs,
-    process::Output,
-    time::{Duration, Instant},
-};
+use std::{fs, process::Output, time::Duration};
 
 use serde_json::Value;
-use xtask::lab::{Cluster, Netns, Node, flannel_ctl, remove_leftovers, run, skip_unless, wait};
+use xtask::lab::{Cluster, Netns, Node, Stopwatch, flannel_ctl, remove_leftovers, run, skip_unless, wait};
 
 const TOOLS: [&str; 3] = ["ip", "nft", "iptables"];
 
@@ -144,10 +140,10 @@ fn a_plan_lists_everything_and_changes_nothing() {
 
     // Nobody to ask.
     cluster.store().stop().unwrap();
-    let asked = Instant::now();
+    let asked = Stopwatch::start();
     let output = verb(&cluster, two, &["plan"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
-    assert!(asked.elapsed() < Duration::from_secs(7), "{:?}", asked.elapsed());
+    asked.assert_within(Duration::from_secs(7));
     assert!(text(&output).contains(&cluster.store().endpoint()), "{}", text(&output));
 }
 

@@ -9,6 +9,7 @@ use flannel_ctl::{
 };
 use tempfile::TempDir;
 use tokio::time::Instant;
+use xtask::lab::Stopwatch;
 
 use crate::{
     lab::{NETWORK, PREFIX, Server, config, openssl_is_there},
@@ -164,11 +165,11 @@ async fn a_user_with_rights_below_the_prefix() {
     .await;
     root.put(key("10.5.99.0-24"), flannel_value("192.0.2.9"), Some(PutOptions::new())).await.unwrap();
     root.role_grant_permission("flannel", below()).await.unwrap();
-    let start = Instant::now();
+    let start = Stopwatch::start();
     let owns = node.count(|event| matches!(event, Event::Own(_)));
     node.until("all is well again", |node| {
         node.count(|event| matches!(event, Event::Own(_))) > owns && node.leases.contains_key("10.5.99.0-24")
     })
     .await;
-    assert!(start.elapsed() <= Duration::from_secs(6), "{:?}", start.elapsed());
+    start.assert_within(Duration::from_secs(6));
 }

@@ -105,17 +105,20 @@ async fn an_event_arrives_about_when_its_write_is_answered() {
             }
         }
     });
-    let mut delays = Vec::new();
+    let (mut delays, mut writes) = (Vec::new(), Vec::new());
     for number in 0..200 {
+        let asked = Instant::now();
         let revision = put(wire.clone(), number.to_string(), 0).await;
         let answered = Instant::now();
+        writes.push(answered - asked);
         let (revisions, seen) = seen_rx.recv().await.expect("goes on");
         assert_eq!(revisions, [revision]);
         delays.push(seen.saturating_duration_since(answered));
     }
     reader.abort();
     delays.sort_unstable();
+    writes.sort_unstable();
     eprintln!("event after answer: median {:?}, 99th percentile {:?}", delays[100], delays[198]);
-    // A bound for machines under load; alone it is far below a millisecond.
-    assert!(delays[100] < Duration::from_millis(20), "{:?}", delays[100]);
+    // Alone it is far below a millisecond; a busy machine delays the writes as well.
+    assert!(delays[100] < Duration::from_millis(20) + writes[100], "{:?}, writes {:?}", delays[100], writes[100]);
 }

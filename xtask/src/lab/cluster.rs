@@ -4,12 +4,14 @@ use std::{
     fs::{self, DirBuilder, File},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Family, Launch, Mesh, Netns, Node, Ping, Store, StoreKind, Underlay, binary, missing_root, netns, wait};
+use super::{
+    Family, Launch, Mesh, Netns, Node, Ping, Stopwatch, Store, StoreKind, Underlay, binary, missing_root, netns, wait,
+};
 
 /// A running cluster; everything of it is removed on drop, in a panic too.
 ///
@@ -94,10 +96,10 @@ impl Cluster {
 
     /// Repeats [`Cluster::mesh`] until it is whole or the time is up; the last round either way.
     pub fn wait_mesh(&self, limit: Duration) -> Result<Mesh> {
-        let start = Instant::now();
+        let watch = Stopwatch::start();
         loop {
             let mesh = self.mesh()?;
-            if mesh.whole() || start.elapsed() > limit || wait::interrupted() {
+            if mesh.whole() || watch.is_over(limit) || wait::interrupted() {
                 return Ok(mesh);
             }
         }

@@ -6,22 +6,25 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use super::Stopwatch;
+
 /// Long enough for anything local on a loaded machine.
-pub const SHORT: Duration = Duration::from_secs(10);
+pub const SHORT: Duration = Duration::from_secs(20);
 /// Long enough for a daemon to start and converge on a loaded machine.
 pub const LONG: Duration = Duration::from_secs(30);
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// Asks every 5 ms until there is an answer; an error that names `what` after `limit`.
+/// Asks every 5 ms until there is an answer; an error that names `what` after `limit`, in which what the machine was too
+/// busy for does not count.
 pub fn until<T>(what: &str, limit: Duration, mut answer: impl FnMut() -> Option<T>) -> Result<T> {
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     loop {
         if let Some(answer) = answer() {
             return Ok(answer);
@@ -29,8 +32,8 @@ pub fn until<T>(what: &str, limit: Duration, mut answer: impl FnMut() -> Option<
         if interrupted() {
             bail!("interrupted while waiting for: {what}");
         }
-        if start.elapsed() > limit {
-            bail!("waited {:.1} s in vain for: {what}", start.elapsed().as_secs_f64());
+        if watch.is_over(limit) {
+            bail!("waited in vain for: {what} ({watch})");
         }
         thread::sleep(Duration::from_millis(5));
     }

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
 use xtask::lab::{Cluster, Family, Netns, Ping, wait};
 
 use crate::stream::Stream;
@@ -71,6 +72,8 @@ impl Datagrams {
         let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
         let open = |netns: &Netns, address: IpAddr| {
             let socket = netns.enter(|| UdpSocket::bind(SocketAddr::new(address, 0))).unwrap().unwrap();
+            // A reader without a processor must not look like datagrams lost on the way.
+            setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).unwrap();
             socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
             socket
         };

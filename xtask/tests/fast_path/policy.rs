@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use xtask::lab::{Cluster, Family, wait};
+use xtask::lab::{Cluster, Family, Stopwatch, wait};
 
 use crate::{
     answering::Answering,
@@ -132,12 +132,12 @@ fn until_silent(talk: &Talk, answering: &Answering) {
     const PAUSE: Duration = Duration::from_millis(400);
     wait::until("the policy to be honoured", wait::LONG, || {
         let heard = answering.heard();
-        thread::sleep(PAUSE);
+        Stopwatch::start().sleep_until(PAUSE);
         (answering.heard() == heard).then_some(())
     })
     .unwrap();
     let heard = answering.heard();
-    thread::sleep(3 * PAUSE);
+    Stopwatch::start().sleep_until(3 * PAUSE);
     assert_eq!(answering.heard(), heard, "the policy is in force, and something came through");
     assert!(talk.sent() > talk.answered(), "it was sent");
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use xtask::lab::{Cluster, Dump, Family, GATEWAY_V4, GATEWAY_V6, Launch, Node, skip_unless, wait};
+use xtask::lab::{Cluster, Dump, Family, GATEWAY_V4, GATEWAY_V6, Launch, Node, Stopwatch, skip_unless, wait};
 
 use super::{TOOLS, assert_whole, same_again, wait_converged};
 
@@ -21,23 +21,23 @@ fn into_a_bridge(node: &Node, v4: &str) {
 
 /// Until the tunnel leaves through the bridge with this address, and the peers send there.
 fn assert_followed(cluster: &Cluster, number: usize, v4: &str) {
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     let node = cluster.node(number);
     wait::until("the tunnel to leave through the bridge", wait::LONG, || {
         let device = node.netns().run("ip -d -o link show dev flannel.1").ok()?;
         (device.contains(" dev up0 ") && device.contains(&format!(" local {v4} "))).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error}\n{}", node.log()));
-    let here = start.elapsed();
+    let here = watch.elapsed();
     for peer in cluster.nodes().iter().filter(|peer| peer.number() != number) {
         wait::until("the peers to send there", wait::LONG, || {
             peer.netns().run("bridge fdb show dev flannel.1").ok()?.contains(&format!(" dst {v4} ")).then_some(())
         })
         .unwrap();
     }
-    let there = start.elapsed();
+    let (there, unstalled) = (watch.elapsed(), watch.unstalled());
     println!("node {number} moved to up0, {v4}: tunnel after {here:.1?}, peers after {there:.1?}");
-    assert!(there < Duration::from_secs(5), "followed only by the sweep, after {there:?}");
+    assert!(unstalled < Duration::from_secs(5), "followed only by the sweep, after {there:?}");
     let status = wait_converged(node);
     assert_eq!(status["uplink"]["name"], "up0", "{status:#}");
     assert_eq!(status["lease"]["public_ip"], v4, "{status:#}");

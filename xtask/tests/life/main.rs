@@ -17,7 +17,7 @@ use std::{
 };
 
 use stream::Stream;
-use xtask::lab::{Cluster, Dump, Family, Launch, Ping, Process, flannel_ctl, skip_unless, wait};
+use xtask::lab::{Cluster, Dump, Family, Launch, Ping, Process, Stopwatch, flannel_ctl, skip_unless, wait};
 
 const TOOLS: [&str; 5] = ["ip", "bridge", "nft", "ethtool", "iperf3"];
 
@@ -65,9 +65,9 @@ fn a_restart_of_any_kind_loses_nothing_and_writes_nothing() {
     let copy = other_build.path().join("flannel-ctl-next");
     fs::copy(flannel_ctl().unwrap(), &copy).unwrap();
 
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     assert!(node.stop().unwrap().success(), "exit code 0");
-    assert!(start.elapsed() < Duration::from_secs(3), "SIGTERM takes {:?}", start.elapsed());
+    watch.assert_within(Duration::from_secs(3));
     assert_eq!(Dump::of(node.netns()).unwrap(), before, "after SIGTERM");
     for pause in [300, 0] {
         pings[0].more(pause).unwrap();
@@ -149,14 +149,14 @@ fn a_peer_that_left_while_the_daemon_was_down_is_gone_after_its_start() {
     let deleted = cluster.etcdctl(&["del", "--prefix", &format!("/coreos.com/network/subnets/{net}-")]).unwrap();
     assert_eq!(deleted.trim(), "1");
     assert!(Dump::of(node.netns()).unwrap().to_string().contains(&net), "kept while the daemon is down");
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     node.start().unwrap();
     wait::until("the peer that left to be gone", wait::SHORT, || {
         (!Dump::of(node.netns()).ok()?.to_string().contains(&net)).then_some(())
     })
     .unwrap();
-    println!("gone {:.0?} after start", start.elapsed());
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    println!("gone {watch} after start");
+    watch.assert_within(Duration::from_secs(5));
     ping.stop().assert_nothing_lost();
 }
 

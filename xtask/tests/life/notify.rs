@@ -1,12 +1,9 @@
 //! What systemd and the health port hear.
 
-use std::{
-    os::unix::net::UnixDatagram,
-    time::{Duration, Instant},
-};
+use std::{os::unix::net::UnixDatagram, time::Duration};
 
 use nix::sys::signal::Signal;
-use xtask::lab::{Cluster, Launch, wait};
+use xtask::lab::{Cluster, Launch, Stopwatch, wait};
 
 pub(crate) fn told_the_truth(prefix: &str) {
     let cluster = Cluster::builder(prefix).nodes(2).prepare().unwrap();
@@ -36,12 +33,12 @@ pub(crate) fn told_the_truth(prefix: &str) {
         text.contains("STATUS=") && text.contains("converged")
     });
     heard.clear();
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     for _ in 0..4 {
         hear(&manager, &mut heard, "a watchdog beat", |text| text.contains("WATCHDOG=1"));
         heard.clear();
     }
-    assert!(start.elapsed() < Duration::from_secs(4), "four beats in {:?}", start.elapsed());
+    watch.assert_within(Duration::from_secs(4));
     node.signal(Signal::SIGTERM).unwrap();
     hear(&manager, &mut heard, "STOPPING=1", |text| text.contains("STOPPING=1"));
     assert!(node.wait_end(wait::SHORT).unwrap().success());

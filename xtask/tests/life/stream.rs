@@ -42,7 +42,7 @@ impl Stream {
         for interval in intervals {
             let sum = &interval["sum"];
             let whole = sum["seconds"].as_f64().unwrap() > Duration::from_millis(900).as_secs_f64();
-            assert!(!whole || sum["bytes"].as_u64().unwrap() > 1_000_000, "a second of silence: {interval:#}");
+            assert!(!whole || sum["bytes"].as_u64().unwrap() > 0, "a second of silence: {interval:#}");
         }
         println!("TCP over {} s, {} retransmits", intervals.len(), report["end"]["sum_sent"]["retransmits"]);
         drop((self.server, self.logs));

@@ -125,7 +125,7 @@ fn send(node: &Node, outer: &'static str, payload: Vec<u8>) {
 /// waiting for all.
 fn listen(node: &Node) -> impl Fn(u8) -> Vec<u8> + use<> {
     let socket = node.pod.run(|| UdpSocket::bind("[::]:7000").unwrap());
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     move |last| {
         let mut tags = Vec::new();
         loop {

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::socket::{setsockopt, sockopt},
+};
 
 pub(super) use crate::kernel::netlink::namespace::{ip, isolated};
 
@@ -112,17 +115,24 @@ impl Node {
                 }
             })
         });
+        let ended = Arc::new(AtomicBool::new(false));
         let collectors = receivers.into_iter().map(|receiver| {
+            let ended = ended.clone();
             thread::spawn(move || {
                 let mut sources: BTreeMap<IpAddr, u64> = BTreeMap::new();
+                // A reader without a processor must not look like packets lost on the way.
+                setsockopt(&receiver, sockopt::RcvBufForce, &(16 << 20)).unwrap();
                 receiver.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
-                while let Ok((_, source)) = receiver.recv_from(&mut [0; 64]) {
-                    *sources.entry(source.ip()).or_default() += 1;
+                loop {
+                    match receiver.recv_from(&mut [0; 64]) {
+                        Ok((_, source)) => *sources.entry(source.ip()).or_default() += 1,
+                        Err(_) if ended.load(Ordering::Acquire) => return sources,
+                        Err(_) => {}
+                    }
                 }
-                sources
             })
         });
-        let probe = Probe { stop, collectors: collectors.collect(), senders: senders.into(), sent };
+        let probe = Probe { stop, collectors: collectors.collect(), ended, senders: senders.into(), sent };
         probe.go_on();
         probe
     }
@@ -130,6 +140,8 @@ impl Node {
 
 pub(super) struct Probe {
     stop: Arc<AtomicBool>,
+    /// Nothing is sent any more.
+    ended: Arc<AtomicBool>,
     senders: Vec<JoinHandle<()>>,
     sent: [Arc<AtomicU64>; 2],
     collectors: Vec<JoinHandle<BTreeMap<IpAddr, u64>>>,
@@ -151,6 +163,7 @@ impl Probe {
         self.go_on();
         self.stop.store(true, Ordering::Relaxed);
         self.senders.into_iter().for_each(|sender| sender.join().unwrap());
+        self.ended.store(true, Ordering::Release);
         let sent = self.sent.map(|sent| sent.load(Ordering::Relaxed));
         let seen: Vec<_> = self.collectors.into_iter().map(|collector| collector.join().unwrap()).collect();
         let node: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
