@@ -67,10 +67,8 @@ impl FakeKernel {
                     return Err(refusal(op, "nexthop id does not exist"));
                 }
             }
-            (Key::Device(family), to) => {
-                if self.state.get(&op.key).is_some_and(|from| from.must_recreate(to)) {
-                    self.lose_device(*family);
-                }
+            (Key::Device(family), to) if self.state.get(&op.key).is_some_and(|from| from.must_recreate(to)) => {
+                self.lose_device(*family);
             }
             (Key::Guard(..), _) if !self.state.contains_key(&Key::Filter) => {
                 return Err(refusal(op, "no such set"));

@@ -99,12 +99,12 @@ impl Packets {
     }
 
     /// Frames that tshark finds malformed or warns about, one line each. Checksums are not judged:
-    /// on virtual links they are filled in by nobody. Nor is a receiver whose window is full: that it reads
-    /// slowly says nothing about the frame.
+    /// on virtual links they are filled in by nobody. Nor is the order of TCP's segments: what is late, repeated or does
+    /// not fit the receiver's window says how busy the machine is, and nothing about the frame.
     pub fn complaints(&self) -> Result<Vec<String>> {
-        const WINDOW: &str = "tcp.analysis.window_full || tcp.analysis.zero_window";
+        const ORDER: &str = r#"_ws.expert.group == "Sequence""#;
         let text =
-            self.tshark(&format!("_ws.malformed || (_ws.expert.severity >= \"Warning\" && !({WINDOW}))"), &[])?;
+            self.tshark(&format!(r#"_ws.malformed || (_ws.expert.severity >= "Warning" && !({ORDER}))"#), &[])?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 

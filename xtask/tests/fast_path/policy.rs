@@ -2,7 +2,6 @@
 
 use std::{
     net::SocketAddr,
-    thread,
     time::{Duration, Instant},
 };
 
