@@ -3,10 +3,7 @@
 //! Only peers may inject, and each only from its own subnet.
 #![expect(clippy::unwrap_used, reason = "a test's helper functions are tests too")]
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
-    time::Duration,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use xtask::lab::{Cluster, Family, Launch, Netns, Node, skip_unless, wait};
 
@@ -15,8 +12,7 @@ const PORT: u16 = 7000;
 fn cluster(prefix: &str, mode: &str) -> Cluster {
     let launch = Launch { args: vec![format!("--peer-guard={mode}")], ..Launch::default() };
     let cluster = Cluster::builder(prefix).nodes(3).dual_stack().launches(vec![launch]).start().unwrap();
-    let mesh = cluster.wait_mesh(Duration::from_secs(10)).unwrap();
-    assert!(mesh.whole(), "{mesh}");
+    cluster.assert_whole();
     cluster
 }
 

@@ -9,7 +9,8 @@ use std::{collections::BTreeMap, fs, thread, time::Duration};
 
 use serde_json::{Value, json};
 use xtask::lab::{
-    Cluster, Dump, Etcd, EtcdCluster, EtcdOptions, Family, Stopwatch, plain_vxlan, skip_unless, stranger, wait,
+    Cluster, Dump, Etcd, EtcdCluster, EtcdOptions, Family, Stopwatch, cpu_time, plain_vxlan, skip_unless, stranger,
+    wait,
 };
 
 const TOOLS: [&str; 4] = ["ip", "nft", "etcd", "etcdctl"];
@@ -193,7 +194,7 @@ fn ten_thousand_bad_leases_at_once() {
     let before = dumps(&lab);
     let one = lab.cluster.node(1);
     let pid = one.pid().unwrap();
-    let (memory, busy) = (resident(pid), cpu(pid));
+    let (memory, busy) = (resident(pid), cpu_time(pid).unwrap());
     let pad = "x".repeat(3000);
     let keys: Vec<_> = (0..10_000).map(|i| format!("bad-{i}")).collect();
     lab.ctl().many(keys.iter().map(|key| (key.as_str(), Some(pad.as_str())))).unwrap();
@@ -201,7 +202,7 @@ fn ten_thousand_bad_leases_at_once() {
         lab.ctl().put(&format!("huge-{i}"), &vec![b'['; 900_000]).unwrap();
     }
     wait_refused(&lab, 10_020);
-    let (grown, used) = (resident(pid).saturating_sub(memory), cpu(pid).saturating_sub(busy));
+    let (grown, used) = (resident(pid).saturating_sub(memory), cpu_time(pid).unwrap().saturating_sub(busy));
     println!("10,020 bad leases: {} MB more memory, {used:?} of processor time (debug build)", grown / 1_000_000);
     assert!(grown < 30_000_000, "{grown}");
     assert!(used < Duration::from_secs(10), "{used:?}");
@@ -212,12 +213,12 @@ fn ten_thousand_bad_leases_at_once() {
         lab.ctl().put(key, stranger(300 + i).as_bytes()).unwrap();
         lab.wait_route(1, key, true, Duration::from_secs(1)).unwrap();
     }
-    let busy = cpu(pid);
+    let busy = cpu_time(pid).unwrap();
     for key in free {
         lab.ctl().delete(key).unwrap();
         lab.wait_route(1, key, false, Duration::from_secs(1)).unwrap();
     }
-    println!("twenty nodes left in between: {:?} of processor time", cpu(pid).saturating_sub(busy));
+    println!("twenty nodes left in between: {:?} of processor time", cpu_time(pid).unwrap().saturating_sub(busy));
     assert!(one.log().matches("refused a lease").count() < 200, "the log is not flooded");
     lab.ctl().run(&["del", "--prefix", "/coreos.com/network/subnets/bad-"]).unwrap();
     lab.ctl().run(&["del", "--prefix", "/coreos.com/network/subnets/huge-"]).unwrap();
@@ -365,11 +366,4 @@ fn bad_network_configs_are_waited_out_and_said_once_with_every_problem() {
 fn resident(pid: u32) -> u64 {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
-}
-
-/// Processor time that a process has used.
-fn cpu(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<u64> = stat.rsplit(") ").next().unwrap().split(' ').filter_map(|f| f.parse().ok()).collect();
-    Duration::from_millis((fields[10] + fields[11]) * 10)
 }

@@ -1,19 +1,8 @@
 //! lane: e2e
 //!
 //! Three nodes, one store, every pod reaches every other.
-#![expect(clippy::unwrap_used, reason = "a test's helper functions are tests too")]
 
-use std::time::Duration;
-
-use xtask::lab::{Capture, Cluster, Family, Mesh, Netns, skip_unless};
-
-const MESH: Duration = Duration::from_secs(20);
-
-fn whole(cluster: &Cluster) -> Mesh {
-    let mesh = cluster.wait_mesh(MESH).unwrap();
-    assert!(mesh.whole(), "{mesh}");
-    mesh
-}
+use xtask::lab::{Capture, Cluster, Family, Netns, skip_unless};
 
 #[test]
 fn three_nodes_lease_subnets_and_ping_in_both_families() {
@@ -21,7 +10,7 @@ fn three_nodes_lease_subnets_and_ping_in_both_families() {
         return;
     }
     let cluster = Cluster::builder("fmesh").nodes(3).dual_stack().start().unwrap();
-    let mesh = whole(&cluster);
+    let mesh = cluster.assert_whole();
     assert_eq!(mesh.paths.len(), 3 * 2 * 2, "every ordered pair in two families");
 
     for node in cluster.nodes() {
@@ -44,7 +33,7 @@ fn a_killed_daemon_leaves_the_packets_flowing_and_comes_back_without_a_loss() {
         return;
     }
     let cluster = Cluster::builder("fkill").nodes(2).dual_stack().start().unwrap();
-    whole(&cluster);
+    cluster.assert_whole();
     let pings = [cluster.ping(1, 2, Family::V4).unwrap(), cluster.ping(1, 2, Family::V6).unwrap()];
     cluster.node(1).kill().unwrap();
     pings[0].more(300).unwrap();
@@ -64,9 +53,9 @@ fn the_wire_carries_vxlan_that_tshark_finds_nothing_wrong_with() {
         return;
     }
     let cluster = Cluster::builder("fwire").nodes(2).start().unwrap();
-    whole(&cluster);
+    cluster.assert_whole();
     let capture = Capture::start(cluster.node(2).netns(), "eth0", "udp port 8472").unwrap();
-    whole(&cluster);
+    cluster.assert_whole();
     let packets = capture.stop().unwrap();
     let rows = packets.fields("vxlan && icmp", &["ip.src", "vxlan.vni", "vxlan.flags"]).unwrap();
     assert!(rows.len() >= 4, "two requests and two replies: {rows:?}");

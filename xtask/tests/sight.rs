@@ -114,7 +114,7 @@ fn who_takes_the_fast_path_and_why_others_do_not() {
     remove_leftovers(PREFIX).unwrap();
     let launch = Launch { args: ["--datapath", "ebpf"].map(str::to_owned).into(), ..Launch::default() };
     let cluster = Cluster::builder(PREFIX).nodes(2).launches(vec![launch.clone(), launch]).start().unwrap();
-    cluster.wait_mesh(wait::LONG).unwrap();
+    cluster.assert_whole();
     let (node, peer) = (cluster.node(1), cluster.node(2));
 
     let (asks, answers) = (socket(node, 4000), socket(peer, 5000));

@@ -11,8 +11,8 @@ use std::{
 
 use nix::sys::signal::Signal;
 use xtask::lab::{
-    Cluster, Etcd, EtcdCluster, EtcdOptions, Family, Launch, Picture, Ping, Stopwatch, plain_vxlan, skip_unless,
-    stranger, wait,
+    Cluster, Etcd, EtcdCluster, EtcdOptions, Family, Launch, Picture, Ping, Stopwatch, cpu_time, plain_vxlan,
+    skip_unless, stranger, wait,
 };
 
 const TOOLS: [&str; 4] = ["ip", "nft", "etcd", "etcdctl"];
@@ -42,14 +42,6 @@ fn disconnected(status: &serde_json::Value) -> bool {
 
 fn connected(status: &serde_json::Value) -> bool {
     status["source"]["connected"] == true && status["state"] == "converged"
-}
-
-/// Processor time that a process has used.
-fn cpu(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<u64> = stat.rsplit(") ").next().unwrap().split(' ').filter_map(|f| f.parse().ok()).collect();
-    // utime and stime are the 14th and 15th field; the first that is a number behind the name is the 4th.
-    Duration::from_millis((fields[10] + fields[11]) * 10)
 }
 
 #[test]
@@ -113,13 +105,13 @@ fn etcd_is_killed_for_eight_seconds_and_a_new_lease_arrives_soon_after() {
     let pid = lab.cluster.node(1).pid().unwrap();
     let key = &lab.free_keys().unwrap()[0];
     lab.etcd.kill(0).unwrap();
-    let (begun, used) = (Instant::now(), cpu(pid));
+    let (begun, used) = (Instant::now(), cpu_time(pid).unwrap());
     lab.wait_status(1, "the outage to be noticed", seconds(1), disconnected).unwrap();
     let status = lab.cluster.node(1).status().unwrap();
     assert!(status["reason"].as_str().unwrap().contains("192.168.255.254:2379"), "{status:#}");
     assert_eq!(status["state"], "degraded");
     thread::sleep(seconds(8).saturating_sub(begun.elapsed()));
-    let busy = cpu(pid).saturating_sub(used);
+    let busy = cpu_time(pid).unwrap().saturating_sub(used);
     println!("processor time in 8 s without etcd: {busy:?}");
     assert!(busy < Duration::from_millis(400), "5 % of a processor at most");
     lab.etcd.restart(0).unwrap();

@@ -142,7 +142,7 @@ fn the_embedded_store_is_killed_again_and_again() {
         return;
     }
     let cluster = Cluster::builder("fcemb").nodes(2).store(StoreKind::Embedded).start().unwrap();
-    assert!(cluster.wait_mesh(SOON).unwrap().whole());
+    cluster.assert_whole();
     let ctl = Etcdctl::new(cluster.underlay().netns(), cluster.store().endpoint());
     let ping = cluster.ping(1, 2, Family::V4).unwrap();
     let key = cluster.node(1).status().unwrap()["lease"]["key"].as_str().unwrap().to_owned();

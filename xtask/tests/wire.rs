@@ -6,30 +6,12 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, UdpSocket},
-    time::Duration,
 };
 
-use xtask::lab::{Capture, Cluster, Family, Flannel, Node, Packets, Ping, skip_unless};
+use xtask::lab::{Capture, Family, Flannel, Node, Packets, Ping, skip_unless};
 
 /// Of the kernel's default `ip_local_port_range`, from which VXLAN takes source ports.
 const PORTS: std::ops::RangeInclusive<u16> = 32768..=60999;
-
-/// Nodes 1 and 2 are ours, node 3 is made by hand as flannel makes it.
-fn mixed(prefix: &str) -> Cluster {
-    let cluster = Cluster::builder(prefix).nodes(3).dual_stack().prepare().unwrap();
-    let flannel = Flannel::lay_out(&cluster, 3).unwrap();
-    for number in [1, 2] {
-        cluster.node(number).start().unwrap();
-        cluster.node(number).wait_ready().unwrap();
-        flannel.meet(cluster.node(number)).unwrap();
-    }
-    for node in cluster.nodes() {
-        node.wire_pod().unwrap();
-    }
-    let mesh = cluster.wait_mesh(Duration::from_secs(10)).unwrap();
-    assert!(mesh.whole(), "{mesh}");
-    cluster
-}
 
 /// Pings of many kinds, and many small flows.
 fn traffic(from: &Node, to: &Node) {
@@ -88,7 +70,7 @@ fn tshark_finds_nothing_wrong_and_every_field_is_as_flannels_device_has_it() {
     if skip_unless(&["ip", "bridge", "nft", "etcdctl", "ping", "tcpdump", "tshark"]) {
         return;
     }
-    let cluster = mixed("ffwire");
+    let cluster = Flannel::beside_ours("ffwire").unwrap();
     let (ours, receiver, flannels) = (cluster.node(1), cluster.node(2), cluster.node(3));
     let capture = Capture::start(receiver.netns(), "eth0", "udp port 8472").unwrap();
     let pings = [(1, 2, Family::V4), (2, 1, Family::V6), (3, 2, Family::V4), (2, 3, Family::V6)]

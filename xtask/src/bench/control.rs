@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
-use xtask::lab::{Cluster, Launch, Node, StoreKind, wait};
+use xtask::lab::{Cluster, Launch, Node, StoreKind, cpu_time, wait};
 
 use super::{
     ControlArgs,
@@ -142,7 +142,7 @@ impl Bench<'_> {
             snapshot.push(self.since_snapshot(logged, &last)?);
             own.extend_from(self.converged()?);
             thread::sleep(SETTLE);
-            cpu.push(millis(usage::cpu(self.pid()?)?));
+            cpu.push(millis(cpu_time(self.pid()?)?));
             let memory = Memory::of(self.pid()?)?;
             resident.push(megabytes(memory.resident_kb));
             peak.push(megabytes(memory.peak_kb));
@@ -165,7 +165,7 @@ impl Bench<'_> {
             self.node.wait_ready()?;
             ready.push(millis(begun.elapsed()));
             thread::sleep(Duration::from_millis(200));
-            cpu.push(millis(usage::cpu(self.pid()?)?));
+            cpu.push(millis(cpu_time(self.pid()?)?));
             touched.push(f64::from(u32::try_from(notices.count())?));
         }
         self.measures.extend([ready, touched, cpu]);

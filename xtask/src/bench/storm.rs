@@ -9,13 +9,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use etcd_client::{Txn, TxnOp};
 use tokio::sync::Semaphore;
-use xtask::lab::Node;
+use xtask::lab::{Node, cpu_time};
 
 use super::{
     leases::{Fake, Watch, Writer},
     notices::{NEIGHBOURS, Notices, ROUTES, What},
     samples::{Measure, millis},
-    usage,
 };
 
 const SECONDS: u32 = 10;
@@ -47,7 +46,7 @@ pub(super) fn run(writer: &Writer, watch: &Watch, node: &Node, first: usize, rat
     let pid = node.pid().context("the daemon is not running")?;
     let notices = Notices::start(node.netns(), ROUTES | NEIGHBOURS)?;
     watch.drain();
-    let before = usage::cpu(pid)?;
+    let before = cpu_time(pid)?;
     let total = usize::try_from(rate * SECONDS)?;
     let begun = Instant::now();
     send(writer, first, total, rate)?;
@@ -61,7 +60,7 @@ pub(super) fn run(writer: &Writer, watch: &Watch, node: &Node, first: usize, rat
     while let Ok(again) = notices.all([last].into(), Duration::from_secs(1)) {
         done = again.at;
     }
-    let used = usage::cpu(pid)? - before;
+    let used = cpu_time(pid)? - before;
     thread::sleep(Duration::from_millis(100));
     let (told, last_told) = watch.drain();
     let lag = done.saturating_duration_since(last_told.unwrap_or(begun));

@@ -27,15 +27,6 @@ impl Memory {
     }
 }
 
-/// User and system time of the whole process, ended threads included; in steps of 10 ms.
-pub(super) fn cpu(pid: u32) -> Result<Duration> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).context("the daemon's /proc/PID/stat")?;
-    let (_, fields) = text.rsplit_once(") ").context("a strange /proc/PID/stat")?;
-    // Fields 14 and 15 of all, in USER_HZ.
-    let ticks = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
-    Ok(Duration::from_millis(ticks * 10))
-}
-
 /// Time on a processor by thread name, to the nanosecond; of the threads that there are.
 pub(super) fn cpu_by_thread(pid: u32) -> Result<Vec<(String, Duration)>> {
     let mut all: Vec<(String, Duration)> = Vec::new();

@@ -105,6 +105,14 @@ impl Cluster {
         }
     }
 
+    /// Fails the test unless soon every pod reaches every other; the round in which they did.
+    #[track_caller]
+    pub fn assert_whole(&self) -> Mesh {
+        let mesh = self.wait_mesh(wait::LONG).unwrap_or_else(|error| panic!("{error:#}"));
+        assert!(mesh.whole(), "{mesh}");
+        mesh
+    }
+
     /// A 1 ms ping from the pod of one node to the pod of another.
     pub fn ping(&self, from: usize, to: usize, family: Family) -> Result<Ping> {
         let address = self.node(to).pod().address(family);

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
-use super::{Cluster, Family, Node, netns};
+use super::{Cluster, Family, Node, netns, wait};
 
 const PREFIX: &str = "/coreos.com/network/subnets";
 
@@ -34,6 +34,23 @@ impl<'a> Flannel<'a> {
         fs::write(node.subnet_file(), flannel.subnet_env())?;
         flannel.put_lease()?;
         Ok(flannel)
+    }
+
+    /// A whole cluster of three dual-stack nodes: 1 and 2 are ours, 3 is flannel's.
+    pub fn beside_ours(prefix: &str) -> Result<Cluster> {
+        let cluster = Cluster::builder(prefix).nodes(3).dual_stack().prepare()?;
+        let flannel = Flannel::lay_out(&cluster, 3)?;
+        for number in [1, 2] {
+            cluster.node(number).start()?;
+            cluster.node(number).wait_ready()?;
+            flannel.meet(cluster.node(number))?;
+        }
+        for node in cluster.nodes() {
+            node.wire_pod()?;
+        }
+        let mesh = cluster.wait_mesh(wait::LONG)?;
+        ensure!(mesh.whole(), "{mesh}");
+        Ok(cluster)
     }
 
     fn make_device(&self, family: Family) -> Result<()> {

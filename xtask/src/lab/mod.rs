@@ -4,7 +4,6 @@
 //! and goes away with the [`Cluster`], in a panic too. Needs root.
 //!
 //! ```no_run
-//! use std::time::Duration;
 //! use xtask::lab::{Cluster, Family, skip_unless};
 //!
 //! #[test]
@@ -13,8 +12,7 @@
 //!         return; // said why; a failure under CI
 //!     }
 //!     let cluster = Cluster::builder("killed").nodes(2).dual_stack().start().unwrap();
-//!     let mesh = cluster.wait_mesh(Duration::from_secs(10)).unwrap();
-//!     assert!(mesh.whole(), "{mesh}");
+//!     cluster.assert_whole();
 //!
 //!     let ping = cluster.ping(1, 2, Family::V4).unwrap(); // every millisecond
 //!     cluster.node(1).kill().unwrap();
@@ -78,7 +76,7 @@ pub use picture::Picture;
 pub use ping::{Ping, PingReport};
 pub use pod::{Pod, SubnetEnv};
 pub use precondition::{missing_root, on_path, skip_unless};
-pub use process::Process;
+pub use process::{Process, cpu_time};
 pub use stopwatch::Stopwatch;
 pub use store::{Store, StoreKind};
 pub use underlay::{GATEWAY_V4, GATEWAY_V6, OUTSIDE_V4, OUTSIDE_V6, Underlay};

@@ -108,3 +108,13 @@ pub(crate) fn tail(path: &Path, lines: usize) -> String {
     let start = text.lines().count().saturating_sub(lines);
     text.lines().skip(start).collect::<Vec<_>>().join("\n")
 }
+
+/// User and system time of a whole process, ended threads included; in steps of 10 ms.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
+    let file = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
+    let (_, fields) = text.rsplit_once(") ").with_context(|| format!("{file} is strange: {text}"))?;
+    // Fields 14 and 15 of all, in USER_HZ.
+    let ticks = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
+    Ok(Duration::from_millis(ticks * 10))
+}

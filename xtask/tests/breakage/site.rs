@@ -31,8 +31,7 @@ impl Site {
     }
 
     pub(crate) fn of(cluster: Cluster) -> Self {
-        let mesh = cluster.wait_mesh(Duration::from_secs(10)).unwrap();
-        assert!(mesh.whole(), "{mesh}");
+        cluster.assert_whole();
         let netns = cluster.node(1).netns();
         strangers::move_in(netns);
         let site = Self { before: Dump::of(netns).unwrap(), strangers: strangers::dump(netns), cluster };

@@ -10,7 +10,7 @@ mod strangers;
 mod stream;
 mod traffic;
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, process::Command};
 
 use pins::{EGRESS_FAST, count, links, maps, pins as pinned, program, room, wait_fast};
 use traffic::Traffic;
@@ -26,8 +26,7 @@ fn launch(more: &[&str]) -> Launch {
 /// Two nodes, both on the fast path.
 fn cluster(prefix: &str) -> Cluster {
     let cluster = Cluster::builder(prefix).nodes(2).dual_stack().launches(vec![launch(&[])]).start().unwrap();
-    let mesh = cluster.wait_mesh(Duration::from_secs(20)).unwrap();
-    assert!(mesh.whole(), "{mesh}");
+    cluster.assert_whole();
     for node in cluster.nodes() {
         wait_converged(node);
         wait_links(node, 6);

@@ -72,8 +72,7 @@ impl Site {
         let launch =
             |args: &&[&str]| Launch { args: args.iter().map(ToString::to_string).collect(), ..Launch::default() };
         let cluster = builder.launches(arguments.iter().map(launch).collect()).start().unwrap();
-        let mesh = cluster.wait_mesh(PATIENCE).unwrap();
-        assert!(mesh.whole(), "{mesh}");
+        cluster.assert_whole();
         Self { cluster }
     }
 

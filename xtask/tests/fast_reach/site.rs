@@ -92,8 +92,7 @@ pub(crate) fn start(builder: Builder, arguments: &[&[&str]]) -> Cluster {
 }
 
 pub(crate) fn whole(cluster: &Cluster) {
-    let mesh = cluster.wait_mesh(PATIENCE).unwrap();
-    assert!(mesh.whole(), "{mesh}");
+    cluster.assert_whole();
 }
 
 /// Bulk, and requests with their answers over TCP and UDP, between the pods of nodes 1 and 2: unchanged and complete. What

@@ -11,7 +11,6 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use pins::{EGRESS_FAST, INGRESS_FAST, count, links};
@@ -75,8 +74,7 @@ fn wire(cluster: &Cluster) {
         node.netns().settle("cni0").unwrap();
         node.pod().netns().settle("eth0").unwrap();
     }
-    let mesh = cluster.wait_mesh(Duration::from_secs(20)).unwrap();
-    assert!(mesh.whole(), "{mesh}");
+    cluster.assert_whole();
 }
 
 #[test]

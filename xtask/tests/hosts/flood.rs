@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use xtask::lab::{Cluster, Dump, Family, Node, skip_unless, stranger, wait};
 
-use super::{TOOLS, assert_whole, same_again, wait_converged};
+use super::{TOOLS, same_again, wait_converged};
 
 /// Ten thousand changes of an interface that is none of ours.
 fn ten_thousand_events(node: &Node) {
@@ -25,7 +25,7 @@ fn what_was_missed_in_a_flood_of_events_is_made_up_for() {
         return;
     }
     let cluster = Cluster::builder("fhflood").nodes(2).dual_stack().start().unwrap();
-    assert_whole(&cluster);
+    cluster.assert_whole();
     let node = cluster.node(1);
     node.netns().ip("link add dum0 type bridge\nlink set dum0 up\n").unwrap();
     wait_converged(node);
@@ -70,7 +70,7 @@ fn what_was_missed_in_a_flood_of_events_is_made_up_for() {
         node.netns().run("ip -4 route show proto 102").ok()?.contains(&format!("{base}/24")).then_some(())
     })
     .unwrap();
-    assert_whole(&cluster);
+    cluster.assert_whole();
     cluster.etcdctl(&["del", &key]).unwrap();
     same_again(node, &before);
     wait_converged(node);

@@ -4,7 +4,7 @@ use std::{fs, net::IpAddr};
 
 use xtask::lab::{Cluster, Dump, Family, Launch, Node, OUTSIDE_V4, OUTSIDE_V6, Ping, run, skip_unless};
 
-use super::{TOOLS, assert_whole, same_again, text, verb, wait_converged};
+use super::{TOOLS, same_again, text, verb, wait_converged};
 
 /// A mount namespace of its own, where these programs are no programs.
 fn without(programs: &[&str]) -> Launch {
@@ -67,7 +67,7 @@ fn lives(prefix: &str, hidden: &[&str], variant: &str) {
     let node = cluster.node(1);
     leave_rules_of_flannel(node, variant);
     cluster.bring_up().unwrap();
-    assert_whole(&cluster);
+    cluster.assert_whole();
     assert_masqueraded(node);
     let filter = wait_converged(node)["filter"].clone();
     assert_eq!(filter["flavour"], "iptables", "{filter}");
@@ -134,7 +134,7 @@ fn nft_stops_working_and_works_again_under_a_node_in_service() {
         return;
     }
     let cluster = Cluster::builder("fhnft").nodes(2).dual_stack().start().unwrap();
-    assert_whole(&cluster);
+    cluster.assert_whole();
     let node = cluster.node(1);
     wait_converged(node);
     let before = Dump::of(node.netns()).unwrap();

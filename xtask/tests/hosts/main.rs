@@ -10,17 +10,12 @@ mod moved;
 mod narrow;
 mod no_ipv6;
 
-use std::{process::Output, time::Duration};
+use std::process::Output;
 
 use serde_json::Value;
-use xtask::lab::{Cluster, Dump, Launch, Node, flannel_ctl, wait};
+use xtask::lab::{Dump, Launch, Node, flannel_ctl, wait};
 
 const TOOLS: [&str; 5] = ["ip", "bridge", "nft", "ethtool", "unshare"];
-
-fn assert_whole(cluster: &Cluster) {
-    let mesh = cluster.wait_mesh(Duration::from_secs(20)).unwrap();
-    assert!(mesh.whole(), "{mesh}");
-}
 
 /// Waits until a node's status is as asked; on failure the last one is shown.
 #[track_caller]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use xtask::lab::{Cluster, Dump, Family, GATEWAY_V4, GATEWAY_V6, Launch, Node, Stopwatch, skip_unless, wait};
 
-use super::{TOOLS, assert_whole, same_again, wait_converged};
+use super::{TOOLS, same_again, wait_converged};
 
 /// As an administrator does who makes a bridge of the uplink. The address may be another one.
 fn into_a_bridge(node: &Node, v4: &str) {
@@ -54,13 +54,13 @@ fn the_uplinks_address_moves_to_another_interface() {
     let mut launches = launches.to_vec();
     launches[2].args.insert(0, "--iface=eth0".to_owned());
     let cluster = Cluster::builder("fhmove").nodes(3).dual_stack().launches(launches).start().unwrap();
-    assert_whole(&cluster);
+    cluster.assert_whole();
     let env = cluster.node(1).subnet_env().unwrap();
     for (number, v4) in [(1, "192.168.0.2"), (2, "192.168.9.3"), (3, "192.168.0.4")] {
         let bystander = cluster.ping(1 + number % 3, 1 + (number + 1) % 3, Family::V4).unwrap();
         into_a_bridge(cluster.node(number), v4);
         assert_followed(&cluster, number, v4);
-        assert_whole(&cluster);
+        cluster.assert_whole();
         bystander.stop().assert_nothing_lost();
     }
     assert_eq!(cluster.node(1).subnet_env().unwrap(), env, "the subnet stays");
@@ -72,7 +72,7 @@ fn a_renamed_device_is_put_right() {
         return;
     }
     let cluster = Cluster::builder("fhname").nodes(2).dual_stack().start().unwrap();
-    assert_whole(&cluster);
+    cluster.assert_whole();
     let node = cluster.node(1);
     wait_converged(node);
     let before = Dump::of(node.netns()).unwrap();
@@ -85,5 +85,5 @@ fn a_renamed_device_is_put_right() {
         assert_eq!(left.lines().count(), 2, "{left}");
     }
     wait_converged(node);
-    assert_whole(&cluster);
+    cluster.assert_whole();
 }

@@ -4,7 +4,7 @@ use std::{fs, net::TcpStream, os::unix::fs::symlink, path::Path, process::Comman
 
 use xtask::lab::{Cluster, Dump, Family, Launch, run, skip_unless, wait};
 
-use super::{TOOLS, assert_whole, same_again, wait_converged, wait_status};
+use super::{TOOLS, same_again, wait_converged, wait_status};
 
 #[test]
 fn a_read_only_directory_and_a_planted_link_in_the_subnet_files_place() {
@@ -12,7 +12,7 @@ fn a_read_only_directory_and_a_planted_link_in_the_subnet_files_place() {
         return;
     }
     let cluster = Cluster::builder("fhread").nodes(2).start().unwrap();
-    assert_whole(&cluster);
+    cluster.assert_whole();
     let node = cluster.node(1);
     let home = tempfile::tempdir().unwrap();
     let (place, victim) = (home.path().join("place"), home.path().join("victim"));
@@ -66,7 +66,7 @@ fn sixty_four_file_descriptors_are_enough_and_no_stranger_takes_them() {
     let wrapper = ["prlimit", "--nofile=64:64"].map(String::from).to_vec();
     let launch = Launch { wrapper, ..Launch::default() };
     let cluster = Cluster::builder("fhfds").nodes(2).dual_stack().launches(vec![launch]).start().unwrap();
-    assert_whole(&cluster);
+    cluster.assert_whole();
     let node = cluster.node(1);
     wait_converged(node);
     let before = Dump::of(node.netns()).unwrap();

@@ -2,7 +2,7 @@
 
 use xtask::lab::{Cluster, Dump, Family, Launch, Node, skip_unless};
 
-use super::{TOOLS, assert_whole, complaints, same_again, text, verb, wait_converged, wait_status};
+use super::{TOOLS, complaints, same_again, text, verb, wait_converged, wait_status};
 
 const ALL: [(&str, &str); 2] = [("ipv6/conf/all/disable_ipv6", "1"), ("ipv6/conf/default/disable_ipv6", "1")];
 
@@ -22,7 +22,7 @@ fn an_ipv4_network_does_not_miss_it() {
         node.netns().sysctl(&ALL).unwrap();
         start(node);
     }
-    assert_whole(&cluster);
+    cluster.assert_whole();
     let node = cluster.node(1);
     let status = wait_converged(node);
     assert_eq!(status["filter"]["limits"], serde_json::json!([]), "{status:#}");
@@ -67,7 +67,7 @@ fn it_is_switched_off_and_on_under_a_running_daemon() {
         return;
     }
     let cluster = Cluster::builder("fh6run").nodes(2).dual_stack().start().unwrap();
-    assert_whole(&cluster);
+    cluster.assert_whole();
     let node = cluster.node(1);
     wait_converged(node);
     let before = Dump::of(node.netns()).unwrap();
@@ -81,7 +81,7 @@ fn it_is_switched_off_and_on_under_a_running_daemon() {
     node.netns().sysctl(&[("ipv6/conf/flannel-v6.1/disable_ipv6", "0")]).unwrap();
     same_again(node, &before);
     wait_converged(node);
-    assert_whole(&cluster);
+    cluster.assert_whole();
 
     // For the whole host: its addresses go too.
     node.netns().sysctl(&ALL).unwrap();

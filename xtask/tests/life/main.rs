@@ -24,8 +24,7 @@ const TOOLS: [&str; 5] = ["ip", "bridge", "nft", "ethtool", "iperf3"];
 /// A whole mesh of so many nodes.
 fn cluster(prefix: &str, nodes: usize) -> Cluster {
     let cluster = Cluster::builder(prefix).nodes(nodes).dual_stack().start().unwrap();
-    let mesh = cluster.wait_mesh(Duration::from_secs(10)).unwrap();
-    assert!(mesh.whole(), "{mesh}");
+    cluster.assert_whole();
     cluster
 }
 

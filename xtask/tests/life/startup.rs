@@ -1,6 +1,6 @@
 //! Killed at every kind of step of its start.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use xtask::lab::{Cluster, Dump, Family, Launch, wait};
 
@@ -21,8 +21,7 @@ const STEPS: [(&str, usize, usize, usize); 10] = [
 
 pub(crate) fn killed_everywhere(prefix: &str) {
     let cluster = Cluster::builder(prefix).nodes(2).dual_stack().start().unwrap();
-    let mesh = cluster.wait_mesh(Duration::from_secs(10)).unwrap();
-    assert!(mesh.whole(), "{mesh}");
+    cluster.assert_whole();
     let node = cluster.node(1);
     let clean = Dump::of(node.netns()).unwrap();
     let (env, lease) = (node.subnet_env().unwrap(), node.status().unwrap()["lease"]["key"].clone());

@@ -7,16 +7,13 @@
 mod pki;
 mod secrets;
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use pki::Pki;
 use serde_json::Value;
 use xtask::lab::{
-    Cluster, Etcd, EtcdCluster, EtcdOptions, Etcdctl, Family, GATEWAY_V4, Launch, Node, Ping, plain_vxlan, skip_unless,
-    stranger, wait,
+    Cluster, Etcd, EtcdCluster, EtcdOptions, Etcdctl, Family, GATEWAY_V4, Launch, Node, Ping, cpu_time, plain_vxlan,
+    skip_unless, stranger, wait,
 };
 
 const TOOLS: [&str; 5] = ["ip", "nft", "etcd", "etcdctl", "openssl"];
@@ -97,10 +94,10 @@ impl<'a> Calm<'a> {
 
     /// Three seconds of it; `cure` is what the line has to name.
     fn assert(&self, cure: &str) {
-        let (used, lines) = (cpu(self.pid), self.node.log().lines().count());
+        let (used, lines) = (cpu_time(self.pid).unwrap(), self.node.log().lines().count());
         // Absence can only be seen by waiting.
         std::thread::sleep(Duration::from_secs(3));
-        let busy = cpu(self.pid).saturating_sub(used);
+        let busy = cpu_time(self.pid).unwrap().saturating_sub(used);
         let log = self.node.log();
         let more: Vec<_> = log.lines().skip(lines).collect();
         assert!(more.len() <= 1, "said again and again: {more:#?}");
@@ -111,14 +108,6 @@ impl<'a> Calm<'a> {
         assert!(busy < Duration::from_millis(300), "{busy:?} of processor time in 3 s");
         println!("{cure:.30}...: {said} line(s), {busy:?} of processor time in 3 s");
     }
-}
-
-/// Processor time that a process has used.
-fn cpu(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<u64> = stat.rsplit(") ").next().unwrap().split(' ').filter_map(|f| f.parse().ok()).collect();
-    // utime and stime are the 14th and 15th field; the first that is a number behind the name is the 4th.
-    Duration::from_millis((fields[10] + fields[11]) * 10)
 }
 
 /// A lease that another node writes now arrives.

@@ -31,8 +31,7 @@ fn take_over(prefix: &str, rules: FlannelRules) {
         node.netns().settle("cni0").unwrap();
         node.pod().netns().settle("eth0").unwrap();
     }
-    let mesh = cluster.wait_mesh(Duration::from_secs(10)).unwrap();
-    assert!(mesh.whole(), "{mesh}");
+    cluster.assert_whole();
     let node = cluster.node(1);
     let devices = ["flannel.1", "flannel-v6.1"].map(|name| device(&cluster, name));
     let leases = cluster.etcdctl(&["get", "--prefix", "--keys-only", "/coreos.com/network/subnets/"]).unwrap();
@@ -120,18 +119,7 @@ fn a_node_of_flannel_is_an_equal_peer() {
     if skip_unless(&TOOLS) {
         return;
     }
-    let cluster = Cluster::builder("ffmix").nodes(3).dual_stack().prepare().unwrap();
-    let flannel = Flannel::lay_out(&cluster, 3).unwrap();
-    for number in [1, 2] {
-        cluster.node(number).start().unwrap();
-        cluster.node(number).wait_ready().unwrap();
-        flannel.meet(cluster.node(number)).unwrap();
-    }
-    for node in cluster.nodes() {
-        node.wire_pod().unwrap();
-    }
-    let mesh = cluster.wait_mesh(Duration::from_secs(10)).unwrap();
-    assert!(mesh.whole(), "{mesh}");
+    let cluster = Flannel::beside_ours("ffmix").unwrap();
     let peers = cluster.node(1).status().unwrap()["peers"].clone();
     assert_eq!((&peers["programmed"], &peers["refused"]), (&2.into(), &0.into()), "{peers}");
 }
@@ -144,8 +132,7 @@ fn the_keys_of_the_vxlan_backend_reach_the_device() {
     let network = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "VNI": 42, "Port": 4789, "GBP": true,
         "Learning": true, "MTU": 1400}}"#;
     let cluster = Cluster::builder("ffkeys").nodes(2).network(network).start().unwrap();
-    let mesh = cluster.wait_mesh(Duration::from_secs(10)).unwrap();
-    assert!(mesh.whole(), "{mesh}");
+    cluster.assert_whole();
     let node = cluster.node(1);
     let shown = node.netns().run("ip -d -o link show dev flannel.42").unwrap();
     for part in [" mtu 1350 ", " id 42 ", "dstport 4789 ", " gbp ", " learning "] {
@@ -163,8 +150,7 @@ fn a_cluster_of_ipv6_alone_works() {
         return;
     }
     let cluster = Cluster::builder("ffsix").nodes(2).families(&[Family::V6]).start().unwrap();
-    let mesh = cluster.wait_mesh(Duration::from_secs(10)).unwrap();
-    assert!(mesh.whole(), "{mesh}");
+    cluster.assert_whole();
     let env = fs::read_to_string(cluster.node(1).subnet_file()).unwrap();
     assert!(env.starts_with("FLANNEL_IPV6_NETWORK=fd10:244::/48\n") && env.contains("\nFLANNEL_MTU=1430\n"), "{env}");
     assert!(Dump::of(cluster.node(1).netns()).unwrap().only("device flannel.1").is_empty());
@@ -177,8 +163,7 @@ fn host_gw_makes_plain_routes_and_mends_them() {
     }
     let network = plain_vxlan(&[Family::V4, Family::V6]).replace("\"vxlan\"", "\"host-gw\"");
     let cluster = Cluster::builder("ffhgw").nodes(3).dual_stack().network(network).start().unwrap();
-    let mesh = cluster.wait_mesh(Duration::from_secs(10)).unwrap();
-    assert!(mesh.whole(), "{mesh}");
+    cluster.assert_whole();
     let node = cluster.node(1);
     let before = Dump::of(node.netns()).unwrap();
     assert_eq!(before.only("route 10.244.").filter(|line| line.contains("dev eth0")).len(), 2, "{before}");
@@ -199,8 +184,7 @@ fn direct_routes_follow_the_routes_of_the_uplink() {
     }
     let network = plain_vxlan(&[Family::V4]).replace("\"vxlan\"", "\"vxlan\", \"DirectRouting\": true");
     let cluster = Cluster::builder("ffdir").nodes(3).network(network).start().unwrap();
-    let mesh = cluster.wait_mesh(Duration::from_secs(10)).unwrap();
-    assert!(mesh.whole(), "{mesh}");
+    cluster.assert_whole();
     let node = cluster.node(1);
     let direct = Dump::of(node.netns()).unwrap();
     assert_eq!(direct.only("route ").filter(|line| line.contains("dev eth0")).len(), 2, "{direct}");
@@ -228,8 +212,7 @@ fn checksum_offload_stays_off_over_the_loss_of_the_device() {
     }
     let launch = Launch { args: vec!["--tx-checksum=off".into()], ..Launch::default() };
     let cluster = Cluster::builder("ffcsum").nodes(2).dual_stack().launches(vec![launch]).start().unwrap();
-    let mesh = cluster.wait_mesh(Duration::from_secs(10)).unwrap();
-    assert!(mesh.whole(), "{mesh}");
+    cluster.assert_whole();
     let node = cluster.node(1);
     let before = Dump::of(node.netns()).unwrap();
     assert_eq!(before.only("offload ").filter(|line| line.contains(": off")).len(), 2, "{before}");
