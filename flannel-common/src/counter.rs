@@ -115,7 +115,7 @@ counters! {
     IngressEcn = 34, "ingress_ecn";
     /// Ingress: the outer source is not the node that leased the inner source; dropped, or only counted.
     IngressForged = 35, "ingress_forged";
-    /// Ingress: the kernel would not strip the outer headers.
+    /// Ingress: the kernel would not strip the outer headers, or they are those of many datagrams in one piece.
     IngressRefused = 36, "ingress_refused";
     /// Both ways: changed already, and then lost for want of memory, or because its flow gave way to another meanwhile; dropped.
     Lost = 37, "lost";

@@ -195,7 +195,8 @@ fn length(real: usize, lie: i16) -> u16 {
     u16::try_from(real).unwrap().wrapping_add_signed(lie)
 }
 
-fn pseudo(source: IpAddr, destination: IpAddr, protocol: u8, length: usize) -> Vec<u8> {
+/// What the transport checksum covers before the segment.
+pub(crate) fn pseudo(source: IpAddr, destination: IpAddr, protocol: u8, length: usize) -> Vec<u8> {
     let octets = |address: IpAddr| match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),

@@ -192,6 +192,10 @@ pub(crate) fn cases() -> Vec<Case> {
             let packet = known(site, net, TCP, |inner, _| inner.payload = vec![7; 2000]);
             Packet { segment: 1431, ..packet }
         }),
+        case("datagrams in one piece", Counter::IngressRefused, BOTH, |site, net| Packet {
+            segment: 100,
+            ..known(site, net, UDP, |inner, _| inner.payload = vec![7; 1000])
+        }),
         case("segments of no known kind", Counter::IngressRefused, BOTH, |site, net| {
             let packet = known(site, net, TCP, |inner, _| inner.payload = vec![7; 2000]);
             Packet { segment: 1000, ..packet }

@@ -21,7 +21,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use flannel_common::{Counter, PodInterface, Settings};
+use flannel_common::{Counter, PodInterface, Settings, Tuple};
 
 use self::trace::{At, Trace};
 use crate::{
@@ -135,6 +135,15 @@ fn pod_egress(context: TcContext) -> i32 {
 fn now() -> u64 {
     // SAFETY: takes nothing.
     unsafe { bpf_ktime_get_ns() }
+}
+
+/// A packet that is cut into datagrams later. Stripped by a program it still counts as a tunnel packet to the kernel
+/// (`bpf_skb_net_shrink` leaves `SKB_GSO_UDP_TUNNEL`, 6.18), whose UDP, other than TCP, cuts before it delivers: it would
+/// look for a VXLAN header in the payload, and drop all.
+#[inline(always)]
+fn are_datagrams_in_one_piece(tuple: &Tuple, segment: u32) -> bool {
+    const UDP: u32 = 17;
+    segment != 0 && tuple.protocol == UDP
 }
 
 /// One more new flow of a pod, if it has not had too many this second: so that one pod that opens flows without end does

@@ -3,7 +3,7 @@
 use flannel_common::{Counter, FamilySettings, IngressFlow, Settings, Use, state};
 use flannel_ebpf::inner::{self, ETHERNET, IPV4, IPV6, Inner, Mark};
 
-use super::{Lesson, now, within_rate};
+use super::{Lesson, are_datagrams_in_one_piece, now, within_rate};
 use crate::{
     maps::{Pending, Way, ingress_flow, insert_ingress, pair_egress, peer_of, pod, settings},
     packet::{Frame, Packet},
@@ -77,7 +77,7 @@ fn prove(
     // SAFETY: the memory lives as long as the map; each field is one aligned word.
     let (mtu, known) = unsafe { ((*pod).mtu, ingress_flow(wire).map(|flow| &mut *flow)) };
     let ethernet = [0, ethernet[0], ethernet[1], ethernet[2], ethernet[3], ethernet[4], ethernet[5], 0];
-    let why = why_not_fast(known.as_deref(), inner, mtu, settings.epoch, now);
+    let why = why_not_fast(known.as_deref(), packet.segment(), inner, mtu, settings.epoch, now);
     let mut used = Use { created: now, proved: now, packets: 0, bytes: 0 };
     if let Some(flow) = known {
         if flow.pod == interface
@@ -120,11 +120,12 @@ fn prove(
 
 /// What `uplink_ingress` had against a packet that the stack has just delivered: it sees the same flow a moment earlier.
 #[inline(always)]
-fn why_not_fast(known: Option<&IngressFlow>, inner: &Inner, mtu: u32, epoch: u32, now: u64) -> Counter {
+fn why_not_fast(known: Option<&IngressFlow>, segment: u32, inner: &Inner, mtu: u32, epoch: u32, now: u64) -> Counter {
     match known {
         None => Counter::IngressUnknown,
         Some(flow) if flow.epoch != epoch || flow.expires < now => Counter::IngressExpired,
         Some(flow) if flow.state & state::PAIRED == 0 => Counter::IngressUnpaired,
+        Some(_) if are_datagrams_in_one_piece(&inner.tuple, segment) => Counter::IngressRefused,
         Some(_) if inner.total > mtu => Counter::IngressTooBig,
         // Nothing but the outer headers is left.
         Some(_) => Counter::IngressOuter,

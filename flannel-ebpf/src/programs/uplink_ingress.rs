@@ -7,7 +7,7 @@ use flannel_ebpf::{
     outer::{self, NotPlain, Outer},
 };
 
-use super::{Decision, lost, now};
+use super::{Decision, are_datagrams_in_one_piece, lost, now};
 use crate::{
     maps::{forget_ingress, ingress_flow, is_still, now_in, peer_of},
     packet::{Frame, Packet, Tunnel},
@@ -158,6 +158,9 @@ fn known<'a>(
     let largest = if segment == 0 { inner.total } else { inner.headers + segment };
     if largest > flow.mtu {
         return Err(Counter::IngressTooBig.into());
+    }
+    if are_datagrams_in_one_piece(&inner.tuple, segment) {
+        return Err(Counter::IngressRefused.into());
     }
     Ok((flow, filled))
 }

@@ -22,6 +22,7 @@ pub struct Capture {
 pub struct Packets {
     file: PathBuf,
     vxlan_port: u16,
+    judge_checksums: bool,
     #[expect(dead_code, reason = "removes the file on drop")]
     dir: TempDir,
 }
@@ -32,7 +33,8 @@ impl Capture {
         let dir = tempfile::tempdir()?;
         let (file, log) = (dir.path().join("packets.pcap"), dir.path().join("tcpdump.log"));
         let mut command = netns.command("tcpdump");
-        command.args(["-i", interface, "-n", "-U", "--immediate-mode", "-B", "16384", "-Z", "root", "-w"]).arg(&file);
+        // Each packet takes a slot of 64 KiB in immediate mode: room for a thousand that tcpdump has not come to read yet.
+        command.args(["-i", interface, "-n", "-U", "--immediate-mode", "-B", "65536", "-Z", "root", "-w"]).arg(&file);
         let mut process = Process::spawn("tcpdump", command.arg(filter), &log)?;
         wait::until("tcpdump to listen", wait::SHORT, || {
             let ended = process.ended().ok().flatten().is_some();
@@ -70,7 +72,7 @@ impl Capture {
         })?;
         self.process.signal(Signal::SIGINT)?;
         self.process.wait(wait::SHORT)?;
-        Ok(Packets { file: self.file, vxlan_port: 8472, dir: self.dir })
+        Ok(Packets { file: self.file, vxlan_port: 8472, judge_checksums: false, dir: self.dir })
     }
 }
 
@@ -79,6 +81,13 @@ impl Packets {
     #[must_use]
     pub fn with_vxlan_port(mut self, port: u16) -> Self {
         self.vxlan_port = port;
+        self
+    }
+
+    /// Checksums are judged: for a wire behind an interface that leaves none of them open.
+    #[must_use]
+    pub fn with_checksums_judged(mut self) -> Self {
+        self.judge_checksums = true;
         self
     }
 
@@ -113,6 +122,9 @@ impl Packets {
         command.args(["-n", "-d", &format!("udp.port=={},vxlan", self.vxlan_port)]);
         // Tunnels may leave it out (RFC 6935).
         command.args(["-o", "udp.ignore_ipv6_zero_checksum:TRUE", "-r"]).arg(&self.file);
+        for protocol in ["ip", "udp", "tcp"].iter().filter(|_| self.judge_checksums) {
+            command.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
+        }
         if !display_filter.is_empty() {
             command.args(["-Y", display_filter]);
         }

@@ -23,7 +23,8 @@ use crate::{
     skipped,
 };
 
-fn count(site: &Site, counter: Counter) -> u64 {
+/// What a counter says now.
+pub(super) fn count(site: &Site, counter: Counter) -> u64 {
     site.trial.counters().unwrap().into_iter().find(|(known, _)| *known == counter).unwrap().1
 }
 

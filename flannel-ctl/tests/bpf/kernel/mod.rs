@@ -4,6 +4,7 @@
 mod generate;
 mod live;
 mod rig;
+mod segments;
 
 use flannel_common::state;
 use flannel_ctl::kernel::fastpath::Hook;
@@ -27,11 +28,11 @@ const CASES: u32 = 3_000;
 /// Where the generator begins, unless `FLANNEL_SEED` says otherwise.
 const SEED: u64 = 0x0f1a_22e1;
 
-/// Tries what `strategy` makes up, shrinks what fails, and says by which seed it comes again.
-fn try_all<S: Strategy>(strategy: &S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+/// Tries so much of what `strategy` makes up, shrinks what fails, and says by which seed it comes again.
+fn try_all<S: Strategy>(usually: u32, strategy: &S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let seed = number("FLANNEL_SEED").unwrap_or(SEED);
-    let cases = number("PROPTEST_CASES").map_or(CASES, |cases| u32::try_from(cases).unwrap());
+    let cases = number("PROPTEST_CASES").map_or(usually, |cases| u32::try_from(cases).unwrap());
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     let mut octets = [0; 32];
     octets[..8].copy_from_slice(&seed.to_le_bytes());
@@ -94,7 +95,7 @@ fn what_the_fast_path_sends_is_what_the_kernels_device_sends() {
     rig.inside(|site| {
         let site = std::cell::RefCell::new(site);
         let taken = std::cell::Cell::new(0);
-        try_all(&generate::leaving(), |Leaving(inner)| {
+        try_all(CASES, &generate::leaving(), |Leaving(inner)| {
             let site = &mut **site.borrow_mut();
             learn_egress(&rig, site, &inner);
             let frame = inner.frame();
@@ -127,7 +128,7 @@ fn what_the_fast_path_delivers_is_what_the_kernel_delivers() {
     rig.inside(|site| {
         let site = std::cell::RefCell::new(site);
         let taken = std::cell::Cell::new(0);
-        try_all(&generate::arriving(), |Arriving(inner, outer)| {
+        try_all(CASES, &generate::arriving(), |Arriving(inner, outer)| {
             let site = &mut **site.borrow_mut();
             learn_ingress(&rig, site, &inner);
             let frame = outer.around(&inner);

@@ -91,10 +91,25 @@ impl Rig {
         self.pod.send(frame).unwrap();
     }
 
+    /// The pod's stack hands down in one piece what is to be cut to this size.
+    pub(super) fn pod_sends_in_one_piece(&self, header: [u8; 10], frame: &[u8]) {
+        self.pod.send_with(header, frame).unwrap();
+    }
+
+    /// From now on the wire takes no more than frames of its size, with checksums that are filled in.
+    pub(super) fn cut_on_the_wire(&self) {
+        self.node.run("ethtool -K up0 tx off tso off gso off tx-udp_tnl-segmentation off").unwrap();
+    }
+
+    /// The next tunnel packet on the wire.
+    pub(super) fn on_the_wire(&self) -> Vec<u8> {
+        self.wire.next(|frame| frame.get(23) == Some(&17) || frame.get(20) == Some(&17))
+    }
+
     /// What the kernel sends on the wire for a frame that the pod sends.
     pub(super) fn through_the_tunnel(&self, frame: &[u8]) -> Vec<u8> {
         self.pod_sends(frame);
-        self.wire.next(|frame| frame.get(23) == Some(&17) || frame.get(20) == Some(&17))
+        self.on_the_wire()
     }
 
     /// What the kernel delivers to the pod for a frame from the wire.
@@ -132,6 +147,24 @@ impl Port {
 
     fn send(&self, frame: &[u8]) -> nix::Result<usize> {
         nix::unistd::write(&self.0, frame)
+    }
+
+    /// Sends a frame behind a `struct virtio_net_hdr` (`linux/virtio_net.h`).
+    fn send_with(&self, header: [u8; 10], frame: &[u8]) -> nix::Result<usize> {
+        self.vnet_header(true);
+        let sent = nix::unistd::write(&self.0, &[&header[..], frame].concat());
+        self.vnet_header(false);
+        sent
+    }
+
+    /// Whether frames have that header before them, both ways.
+    fn vnet_header(&self, on: bool) {
+        let on = libc::c_int::from(on);
+        let length = u32::try_from(size_of_val(&on)).unwrap();
+        // SAFETY: an option of this length. 15 is PACKET_VNET_HDR (linux/if_packet.h).
+        let outcome =
+            unsafe { libc::setsockopt(self.0.as_raw_fd(), libc::SOL_PACKET, 15, (&raw const on).cast(), length) };
+        assert_eq!(outcome, 0, "{}", io::Error::last_os_error());
     }
 
     /// The next frame of this kind; nothing within 20 seconds is a failure.
