@@ -186,6 +186,7 @@ fn fit(link: &LinkInfo, pick: &Pick<'_>, policy: &UplinkPolicy, families: &[Fami
         name: link.name.clone(),
         mtu: link.mtu,
         ethernet: link.ethernet,
+        filtered: false,
         v4: None,
         v6: None,
         public_v4: None,

@@ -108,6 +108,7 @@ pub fn filter_policy(settings: &Settings, network: &Network) -> Option<FilterPol
         name: String::new(),
         mtu: 0,
         ethernet: true,
+        filtered: false,
         v4: None,
         v6: None,
         public_v4: None,

@@ -29,7 +29,8 @@ pub(super) fn find(policy: &UplinkPolicy, network: &Network) -> Result<(Uplink, 
         reach: reach.and_then(|reach| Some(Reach { index: reach.link, source: reach.source? })),
     };
     let links = kernel.list()?;
-    let uplink = choose_from(&links, policy, &families, routes)?;
+    let mut uplink = choose_from(&links, policy, &families, routes)?;
+    uplink.filtered = kernel.is_filtered_by_others(uplink.index)?;
     Ok((uplink, links))
 }
 

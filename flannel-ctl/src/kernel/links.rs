@@ -9,6 +9,7 @@ use super::{
     linux::explain,
     netlink::{
         address::{self, Address},
+        filter,
         link::{self, Link},
         nexthop::{self, Nexthop},
         route::{self, Entry},
@@ -82,6 +83,12 @@ impl Links {
             Err(refusal) if is_no_route(refusal.errno) => Ok(None),
             Err(refusal) => Err(explain(&format!("look up the route to {ip}"), &refusal, None)),
         }
+    }
+
+    /// Whether traffic filters that are not ours look at what comes in by an interface.
+    pub fn is_filtered_by_others(&mut self, interface: u32) -> Result<bool, KernelError> {
+        filter::others(&mut self.socket, interface, filter::Direction::Ingress)
+            .map_err(|refusal| explain("list the traffic filters of the uplink", &refusal, None))
     }
 
     /// The VXLAN device of that name, if there is one.

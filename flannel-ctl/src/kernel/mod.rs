@@ -127,6 +127,10 @@ pub enum Notice {
     },
     /// A thread of the userspace datapath ended by itself.
     EngineEnded,
+    /// A queueing discipline or a filter of an interface came, went or changed.
+    TrafficControl {
+        interface: u32,
+    },
     /// Notices were lost.
     Overflow,
     /// None will come, for this reason, until [`Notice::Overflow`] says that they do again.

@@ -14,14 +14,15 @@ use super::{
         link::Link,
         neighbour::Neighbour,
         nexthop::{self, Nexthop},
+        qdisc,
         route::Entry,
         socket::{Refusal, grow_receive_buffer},
         wire::{Message, messages},
     },
 };
 
-/// `RTNLGRP_*` of `linux/rtnetlink.h`: links, neighbours, addresses and routes of both families.
-const GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
+/// `RTNLGRP_*` of `linux/rtnetlink.h`: links, neighbours, traffic control, addresses and routes of both families.
+const GROUPS: [u32; 7] = [1, 3, 4, 5, 7, 9, 11];
 /// `RTNLGRP_NEXTHOP`, Linux 5.3.
 const NEXTHOP_GROUP: u32 = 32;
 /// A burst of some ten thousand notices; the kernel counts about 1 KB each.
@@ -117,6 +118,9 @@ fn read(message: &Message<'_>) -> Option<Notice> {
         }
         kind @ (nexthop::RTM_NEWNEXTHOP | nexthop::RTM_DELNEXTHOP) => {
             Notice::Nexthop { gone: kind == nexthop::RTM_DELNEXTHOP, nexthop: Nexthop::read(payload)? }
+        }
+        libc::RTM_NEWQDISC | libc::RTM_DELQDISC | libc::RTM_NEWTFILTER | libc::RTM_DELTFILTER => {
+            Notice::TrafficControl { interface: qdisc::interface(payload)? }
         }
         _ => return None,
     })

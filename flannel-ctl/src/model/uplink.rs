@@ -13,6 +13,8 @@ pub struct Uplink {
     pub mtu: u32,
     /// Its packets have an Ethernet header; those of tunnels often do not.
     pub ethernet: bool,
+    /// Others' traffic filters look at what comes in by it.
+    pub filtered: bool,
     /// Our own source addresses on it.
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<Ipv6Addr>,

@@ -144,7 +144,14 @@ impl Facts {
 
     /// Why no packet takes the fast path however well its programs work.
     pub fn no_fast_path(&self) -> Option<&'static str> {
-        (!self.uplink.ethernet).then_some("the uplink's packets have no Ethernet header: all take the kernel path")
+        if !self.uplink.ethernet {
+            return Some("the uplink's packets have no Ethernet header: all take the kernel path");
+        }
+        // They come behind programs of the newer kind, and would not see what the fast path takes.
+        self.uplink.filtered.then_some(
+            "somebody filters what comes in by the uplink (an ingress or clsact queueing discipline): \
+             all take the kernel path, past those filters",
+        )
     }
 
     fn guards(&self) -> bool {

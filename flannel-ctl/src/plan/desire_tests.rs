@@ -81,7 +81,7 @@ fn the_uplinks_address_is_the_tunnels_source_even_behind_nat() {
 }
 
 #[test]
-fn an_uplink_without_ethernet_gets_no_programs_and_no_flow_is_fast() {
+fn an_uplink_that_others_filter_or_without_ethernet_gets_no_programs_and_no_flow_is_fast() {
     let mut facts = facts(false);
     facts.options.fast_path = Some(FastOptions { enabled: true, validity: Duration::from_secs(3), pod_rate: 100 });
     let on = |facts: &Facts| match &wanted(facts, false, &[2])[&Key::FastPath] {
@@ -90,7 +90,9 @@ fn an_uplink_without_ethernet_gets_no_programs_and_no_flow_is_fast() {
     };
     let uplink = Key::Attachment(Place::Uplink(3));
     assert!(on(&facts) && wanted(&facts, false, &[]).contains_key(&uplink));
-    facts.uplink.ethernet = false;
+    facts.uplink.filtered = true;
+    assert!(!on(&facts) && !wanted(&facts, false, &[]).contains_key(&uplink));
+    (facts.uplink.filtered, facts.uplink.ethernet) = (false, false);
     assert!(!on(&facts) && !wanted(&facts, false, &[]).contains_key(&uplink));
 }
 

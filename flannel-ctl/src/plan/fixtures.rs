@@ -81,6 +81,7 @@ pub(crate) fn facts(dual: bool) -> Facts {
             name: "eth0".into(),
             mtu: 1500,
             ethernet: true,
+            filtered: false,
             v4: Some([10, 200, 1, 2].into()),
             v6: dual.then(|| "fd00::1".parse().unwrap()),
             public_v4: Some([10, 200, 1, 2].into()),

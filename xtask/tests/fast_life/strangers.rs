@@ -65,8 +65,9 @@ pub(crate) fn detached_and_unpinned(prefix: &str) {
     traffic.assert_nothing_lost();
 }
 
-/// Only that it goes on is asked for: the kernel takes a device's queues away for a moment whenever such a queueing
-/// discipline is made or removed (`qdisc_graft`, `net/sched/sch_api.c`), and a packet of that moment is lost.
+/// Filters for what leaves, which packets of the fast path pass as well. Only that it goes on is asked for: the kernel
+/// takes a device's queues away for a moment whenever such a queueing discipline is made or removed (`qdisc_graft`,
+/// `net/sched/sch_api.c`), and a packet of that moment is lost.
 pub(crate) fn filters_come_and_go(prefix: &str) {
     let cluster = cluster(prefix);
     let node = cluster.node(1);
@@ -75,24 +76,20 @@ pub(crate) fn filters_come_and_go(prefix: &str) {
     wait_fast(node);
     let before = links(node);
     for _ in 0..2 {
-        for line in [
-            "tc qdisc add dev eth0 clsact",
-            "tc filter add dev eth0 ingress protocol all u32 match u32 0 0 flowid 1:1",
-            "tc filter add dev eth0 egress protocol all u32 match u32 0 0 flowid 1:1",
-        ] {
+        for line in
+            ["tc qdisc add dev eth0 clsact", "tc filter add dev eth0 egress protocol all u32 match u32 0 0 flowid 1:1"]
+        {
             node.netns().run(line).unwrap();
         }
         wait_fast(node);
         node.restart().unwrap();
         wait_fast(node);
-        for hook in ["ingress", "egress"] {
-            let shown = node.netns().run(&format!("tc filter show dev eth0 {hook}")).unwrap();
-            assert!(shown.contains("u32"), "left alone: {shown}");
-        }
+        let shown = node.netns().run("tc filter show dev eth0 egress").unwrap();
+        assert!(shown.contains("u32"), "left alone: {shown}");
         node.netns().run("tc qdisc del dev eth0 clsact").unwrap();
         wait_fast(node);
     }
     assert_eq!(links(node), before);
     let (sent, received) = datagrams.stop();
-    assert!(sent - received < 10, "{received} of {sent}");
+    assert!((sent - received) * 20 < sent, "{received} of {sent}");
 }

@@ -75,6 +75,8 @@ impl Datagrams {
             // A reader without a processor must not look like datagrams lost on the way.
             setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).unwrap();
             socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            // A reader without a core must not look like packets lost on the way.
+            setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20)).unwrap();
             socket
         };
         let (server, client) = (open(to, address), Arc::new(open(from, any)));

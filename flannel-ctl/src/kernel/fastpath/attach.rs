@@ -13,7 +13,12 @@ use aya::programs::{
 };
 use nix::net::if_::if_indextoname;
 
-use super::{FastPathError, Hook, Indexes, directory::Directory, link_info, object::Programs};
+use super::{
+    FastPathError, Hook, Indexes,
+    directory::Directory,
+    link_info::{self, LinkInfo},
+    object::Programs,
+};
 use crate::{
     kernel::KernelError,
     model::{Family, Place},
@@ -32,8 +37,8 @@ pub(super) fn places(
             continue;
         };
         let attached = places.entry(place).or_default();
-        // One that cannot be read counts as missing, and is made anew.
-        if let Some(program) = program_of(&path) {
+        // One that cannot be read, or that has somebody behind it, counts as missing, and is made anew.
+        if let Some(program) = program_of(hook, &path) {
             attached.push((hook, program));
         }
     }
@@ -83,7 +88,7 @@ pub(super) fn detach(directory: &Directory, place: Place, indexes: Indexes) -> R
 
 /// Lets a link that is still attached run our program. `false`: there is no such link.
 fn renewed(programs: &mut Programs, hook: Hook, path: &Path) -> Result<bool, FastPathError> {
-    match program_of(path) {
+    match program_of(hook, path) {
         None => return Ok(false),
         program if program == programs.id(hook) => return Ok(true),
         Some(_) => {}
@@ -109,9 +114,11 @@ fn renewed(programs: &mut Programs, hook: Hook, path: &Path) -> Result<bool, Fas
 }
 
 /// The program that the pinned link runs. A link outlives its interface, and a forced detachment, as an empty shell
-/// without an interface: that is as good as none.
-fn program_of(path: &Path) -> Option<u32> {
-    link_info::of(path).filter(|info| info.interface != 0).map(|info| info.program)
+/// without an interface: that is as good as none. So is one in front of somebody else's program: what that one would drop,
+/// or count, the fast path would take before its eyes, or learn although it is dropped.
+fn program_of(hook: Hook, path: &Path) -> Option<u32> {
+    let works = |info: &LinkInfo| info.interface != 0 && (!hook.has_to_be_last() || info.is_last());
+    link_info::of(path).filter(works).map(|info| info.program)
 }
 
 fn forget(path: &Path) -> Result<(), FastPathError> {

@@ -17,6 +17,7 @@ use nix::libc;
 const OBJ_GET: libc::c_long = 7;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const PROG_QUERY: libc::c_long = 16;
 const LINK_UPDATE: libc::c_long = 29;
 
 /// `struct bpf_link_info` as far as its TCX part (`linux/bpf.h`, 6.6).
@@ -29,6 +30,7 @@ pub(super) struct LinkInfo {
     padding: u32,
     /// Index of the interface; 0 if that is gone or the link was detached.
     pub(super) interface: u32,
+    /// `enum bpf_attach_type`: which hook of the interface.
     attach_type: u32,
     /// The kernel writes no more than it is given room for.
     rest: [u32; 8],
@@ -65,6 +67,19 @@ struct Update {
     program: u32,
     flags: u32,
     former: u32,
+}
+
+/// The member of `union bpf_attr` for [`PROG_QUERY`] (6.6).
+#[repr(C)]
+struct Query {
+    interface: u32,
+    attach_type: u32,
+    asked: u32,
+    answered: u32,
+    programs: u64,
+    count: u32,
+    padding: u32,
+    rest: [u64; 4],
 }
 
 fn call<T>(command: libc::c_long, attribute: &T) -> io::Result<libc::c_long> {
@@ -111,4 +126,30 @@ pub(super) fn of(path: &Path) -> Option<LinkInfo> {
     // SAFETY: the kernel reads the attribute and writes up to `length` octets to `info`; both outlive the call.
     let outcome = unsafe { libc::syscall(libc::SYS_bpf, OBJ_GET_INFO_BY_FD, ptr::from_ref(&get_info), size) };
     (outcome == 0).then_some(info)
+}
+
+impl LinkInfo {
+    /// Whether nobody's program comes behind it on its hook. A hook that cannot be asked has no order that matters.
+    pub(super) fn is_last(&self) -> bool {
+        chain(self.interface, self.attach_type).map_or(true, |programs| programs.last() == Some(&self.program))
+    }
+}
+
+/// The programs of a hook, in the order in which they run. Asking for their numbers takes no more than `CAP_NET_ADMIN`.
+fn chain(interface: u32, attach_type: u32) -> io::Result<Vec<u32>> {
+    /// `BPF_MPROG_MAX` (`linux/bpf_mprog.h`)
+    const MOST: usize = 64;
+    let mut programs = [0_u32; MOST];
+    let query = Query {
+        interface,
+        attach_type,
+        asked: 0,
+        answered: 0,
+        programs: programs.as_mut_ptr().expose_provenance() as u64,
+        count: u32::try_from(MOST).map_err(io::Error::other)?,
+        padding: 0,
+        rest: [0; 4],
+    };
+    call(PROG_QUERY, &query)?;
+    Ok(programs.into_iter().take_while(|id| *id != 0).collect())
 }

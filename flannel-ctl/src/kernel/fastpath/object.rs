@@ -58,6 +58,12 @@ impl Hook {
         }
     }
 
+    /// Whether others' programs on the hook have to run before it. What leaves by the uplink passes all of them anyway, and
+    /// what comes out of the VXLAN device is only remembered.
+    pub(super) const fn has_to_be_last(self) -> bool {
+        matches!(self, Self::PodIngress | Self::PodEgress | Self::UplinkIngress)
+    }
+
     pub const fn direction(self) -> TcAttachType {
         match self {
             Self::PodIngress | Self::UplinkIngress | Self::VtepIngress => TcAttachType::Ingress,

@@ -14,7 +14,7 @@ use crate::{
         fastpath::{FastPathError, Indexes},
         netlink::{
             fdb,
-            filter::{self, Direction, Filter},
+            filter::{self, Direction},
             link::{self, Link},
             neighbour::Neighbour,
             qdisc::{self, Qdisc},
@@ -128,10 +128,8 @@ impl LinuxKernel {
     /// A queueing discipline alone does nothing, and before Linux 6.6 it may be there for our programs.
     fn is_filtered_by_others(&mut self, interface: u32) -> Result<bool, Refusal> {
         for direction in Direction::BOTH {
-            match self.socket.dump(filter::list(interface, direction), Filter::read) {
-                Ok(filters) if filters.iter().any(|filter| filter.ours().is_none()) => return Ok(true),
-                Err(refusal) if refusal.errno != Errno::ENODEV => return Err(refusal),
-                _ => {}
+            if filter::others(&mut self.socket, interface, direction)? {
+                return Ok(true);
             }
         }
         Ok(false)
@@ -176,11 +174,12 @@ pub(super) fn unsettles(op: &Op) -> bool {
         Key::Neighbour(_) | Key::Fdb(..) | Key::Nexthop(_) | Key::Route(_) | Key::Guard(..) | Key::FastPeer(_) => {
             replaces
         }
+        // Somebody came whom flows have passed unseen since they were proved.
+        Key::Attachment(_) => replaces,
         Key::Setting(..)
         | Key::Address(..)
         | Key::LiberalConntrack
         | Key::FastPath
-        | Key::Attachment(_)
         // Userspace and fast path exclude each other.
         | Key::Forward(_)
         | Key::Engine(_) => false,

@@ -20,6 +20,9 @@ impl LinuxKernel {
             Notice::Route { gone, replaced, route } => self.route_notice(*gone, *replaced, route),
             Notice::Nexthop { gone, nexthop } => self.nexthop_notice(*gone, nexthop),
             Notice::EngineEnded => Interpretation::Resync("the userspace engine ended"),
+            Notice::TrafficControl { .. } if self.fast.is_none() => Interpretation::Irrelevant,
+            Notice::TrafficControl { interface } if *interface == self.scope.uplink => Interpretation::Uplink,
+            Notice::TrafficControl { .. } => Interpretation::Pods,
             Notice::Overflow => {
                 self.uplink = super::Underlay::default();
                 Interpretation::Resync("notices were lost")

@@ -1,9 +1,10 @@
 //! Traffic filters of an interface: `tc filter`, as far as BPF programs go.
 
-use nix::libc;
+use nix::{errno::Errno, libc};
 
 use super::{
     qdisc::{BODY, KIND},
+    socket::{Refusal, Socket},
     wire::{Put, Request, attributes, text, u32_at},
 };
 
@@ -81,6 +82,15 @@ impl Filter {
 /// `tc filter show dev INDEX ingress|egress`
 pub(crate) fn list(interface: u32, direction: Direction) -> Request {
     Request::new(libc::RTM_GETTFILTER, 0, &body(interface, 0, direction.parent(), 0))
+}
+
+/// Whether somebody else has a filter there.
+pub(crate) fn others(socket: &mut Socket, interface: u32, direction: Direction) -> Result<bool, Refusal> {
+    match socket.dump(list(interface, direction), Filter::read) {
+        // No such interface, or nothing on it that filters could belong to.
+        Err(refusal) if matches!(refusal.errno, Errno::ENODEV | Errno::ENOENT | Errno::EINVAL) => Ok(false),
+        filters => Ok(filters?.iter().any(|filter| filter.ours().is_none())),
+    }
 }
 
 /// `tc qdisc add dev INDEX clsact`

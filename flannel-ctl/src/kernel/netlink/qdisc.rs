@@ -18,7 +18,7 @@ pub struct Qdisc {
 
 impl Qdisc {
     pub(crate) fn read(payload: &[u8]) -> Option<Self> {
-        let interface = u32_at(payload, 4)?;
+        let interface = interface(payload)?;
         let kind = attributes(payload, BODY).find(|(kind, _)| *kind == KIND).map(|(_, value)| text(value))?;
         Some(Self { interface, kind })
     }
@@ -27,6 +27,11 @@ impl Qdisc {
     pub fn is_ingress(&self) -> bool {
         matches!(self.kind.as_str(), "ingress" | "clsact")
     }
+}
+
+/// Whose queueing discipline or filter a message tells of.
+pub(crate) fn interface(payload: &[u8]) -> Option<u32> {
+    u32_at(payload, 4)
 }
 
 /// `tc qdisc show`
