@@ -11,6 +11,7 @@ use crate::{
     bulk,
     site::{Site, skipped},
     talk::{Talk, udp_to},
+    v6,
 };
 
 #[test]
@@ -26,16 +27,12 @@ fn conversations_between_pods_are_carried_both_ways_and_arrive_unchanged() {
             site.until_fast(&talk, &[1, 2]);
             talk.whole();
         }
-        let other = site.answering(server, Family::V6, 7000);
-        for talk in [Talk::tcp, Talk::udp] {
-            let talk = talk(site.pod(client), other.address());
-            talk.more(100);
-            talk.whole();
-        }
     }
     let answering = site.answering(2, Family::V4, 7000);
     marks_are_those_of_the_kernel(&site, &answering);
+    v6::is_carried(&site);
     what_is_too_big_is_told_of_by_the_kernel(&site, &answering);
+    v6::what_is_too_big_is_told_of(&site);
     site.alive();
 }
 
@@ -69,12 +66,12 @@ fn marks_are_those_of_the_kernel(site: &Site, answering: &Answering) {
     assert_eq!(pairs, expected.into(), "outer and inner");
 }
 
-fn hex(digits: &[u8]) -> u8 {
+pub(crate) fn hex(digits: &[u8]) -> u8 {
     u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap()
 }
 
 /// One datagram, repeated until its echo comes.
-fn told(socket: &UdpSocket, text: &str) {
+pub(crate) fn told(socket: &UdpSocket, text: &str) {
     let mut answer = [0; 100];
     wait::until(text, wait::SHORT, || {
         socket.send(text.as_bytes()).unwrap();

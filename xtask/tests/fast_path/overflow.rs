@@ -1,0 +1,107 @@
+//! More flows than the tables have room for, all in use at once: slower, and never wrong.
+
+use std::{net::SocketAddr, thread, time::Instant};
+
+use flannel_common::Counter;
+use flannel_ctl::kernel::fastpath::known_flows;
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+use xtask::lab::{Family, wait};
+
+use crate::{
+    bulk,
+    site::{Site, skipped},
+    talk::{Talk, udp_to},
+};
+
+/// The least that may be asked for.
+const ROOM: &str = "1024";
+const THREADS: usize = 4;
+/// Each with a port of its own.
+const SOCKETS: usize = 500;
+/// Questions on each; after three, its flow is worth an entry.
+const ROUNDS: usize = 8;
+const SERVICE: &str = "10.96.0.53";
+
+/// As resolvers have it: thousands of questions a second to a service, each from another port, and bulk beside them.
+#[test]
+fn tables_that_overflow_cost_speed_and_nothing_else() {
+    if skipped(&["conntrack"]) {
+        return;
+    }
+    let site = Site::start("fpfull", 2, &["--max-flows", ROOM, "--pod-flow-rate", "1000000"]);
+    let server = site.answering(2, Family::V4, 5300);
+    site.nft(
+        1,
+        &format!(
+            "table ip proxy {{\n\
+             chain prerouting {{\n\
+             type nat hook prerouting priority -100\n\
+             ip daddr {SERVICE} udp dport 53 dnat to {}\n\
+             }}\n}}\n",
+            server.address()
+        ),
+    );
+    let start = Instant::now();
+    let counts = site.during(1, || {
+        thread::scope(|scope| {
+            for number in 0..THREADS {
+                let site = &site;
+                scope.spawn(move || ask(site, number));
+            }
+            scope.spawn(|| bulk::transfer(site.pod(1), site.pod(2), site.pod_ip(2, Family::V4), 96 << 20));
+            scope.spawn(|| bulk::transfer(site.pod(2), site.pod(1), site.pod_ip(1, Family::V4), 96 << 20));
+        });
+    });
+    println!("{} questions in {:.1?}; {}", THREADS * SOCKETS * ROUNDS, start.elapsed(), counts.shown());
+    let room = ROOM.parse::<usize>().unwrap();
+    for number in [1, 2] {
+        let known = known_flows(site.node(number).bpf_dir()).unwrap();
+        assert!(known.egress.len() <= room && known.ingress.len() <= room);
+    }
+    let learned = counts.get(Counter::LearnedEgress);
+    assert!(learned > room as u64, "the tables have not overflowed: {}", counts.shown());
+    assert!(counts.get(Counter::EgressFast) > 0 && counts.get(Counter::LearnRate) == 0, "{}", counts.shown());
+    let talk = Talk::udp(site.pod(1), server.address());
+    site.until_fast(&talk, &[1, 2]);
+    talk.whole();
+    site.alive();
+}
+
+/// Bursts of questions, one from each socket, and the answer to each: nobody gets another's.
+fn ask(site: &Site, number: usize) {
+    stay_on_one_cpu(number);
+    let service = SocketAddr::new(SERVICE.parse().unwrap(), 53);
+    let sockets: Vec<_> = (0..SOCKETS).map(|_| udp_to(site.pod(1), service)).collect();
+    let mut answer = [0; 64];
+    for round in 0..ROUNDS {
+        let question = |socket: usize| format!("thread {number} socket {socket} round {round}").into_bytes();
+        for (at, socket) in sockets.iter().enumerate() {
+            socket.send(&question(at)).unwrap();
+        }
+        for (at, socket) in sockets.iter().enumerate() {
+            let (question, own) = (question(at), format!("thread {number} socket {at} round ").into_bytes());
+            // A queue of the machine's that was full is not our doing: whoever hears nothing asks again.
+            wait::until("an answer", wait::LONG, || {
+                let Ok(read) = socket.recv(&mut answer) else {
+                    socket.send(&question).unwrap();
+                    return None;
+                };
+                assert!(answer[..read].starts_with(&own), "{}", String::from_utf8_lossy(&answer[..read]));
+                (answer[..read] == question[..]).then_some(())
+            })
+            .unwrap();
+        }
+    }
+}
+
+/// How often a flow was seen is counted per CPU.
+fn stay_on_one_cpu(number: usize) {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    let cpus: Vec<_> = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap()).collect();
+    let mut here = CpuSet::new();
+    here.set(cpus[number % cpus.len()]).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &here).unwrap();
+}
