@@ -2,7 +2,7 @@
 
 use xtask::lab::{Cluster, Family};
 
-use crate::site::{EBPF, exchange, skipped, start, whole};
+use crate::site::{EBPF, exchange, skipped, start};
 
 /// Nodes 1 and 2 of a network with direct routes. While they are neighbours, everything goes by them; a gateway in
 /// between puts the tunnel in their place, and the fast path beside it.
@@ -36,7 +36,7 @@ fn flows_change_between_direct_routes_and_the_fast_path_with_the_network_in_betw
         .unwrap();
     };
     by("flannel.1");
-    whole(&cluster);
+    cluster.assert_whole();
     for counts in exchange(&cluster, Family::V4) {
         counts.assert_fast();
     }
@@ -45,7 +45,7 @@ fn flows_change_between_direct_routes_and_the_fast_path_with_the_network_in_betw
         cluster.node(number).netns().ip(&format!("route del {}\n", other(number))).unwrap();
     }
     by("eth0");
-    whole(&cluster);
+    cluster.assert_whole();
     direct(&cluster);
 }
 

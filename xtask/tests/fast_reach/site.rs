@@ -3,15 +3,12 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
 use flannel_common::Counter;
 use flannel_ctl::kernel::fastpath::counts;
 use serde_json::Value;
 use xtask::lab::{Builder, Cluster, Family, Launch, Netns, Node, run, skip_unless};
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) const EBPF: &[&str] = &["--datapath", "ebpf"];
 pub(crate) const VXLAN: &[&str] = &["--datapath", "vxlan"];
@@ -87,12 +84,8 @@ impl Counts {
 pub(crate) fn start(builder: Builder, arguments: &[&[&str]]) -> Cluster {
     let launch = |args: &&[&str]| Launch { args: args.iter().map(ToString::to_string).collect(), ..Launch::default() };
     let cluster = builder.launches(arguments.iter().map(launch).collect()).start().unwrap();
-    whole(&cluster);
-    cluster
-}
-
-pub(crate) fn whole(cluster: &Cluster) {
     cluster.assert_whole();
+    cluster
 }
 
 /// Bulk, and requests with their answers over TCP and UDP, between the pods of nodes 1 and 2: unchanged and complete. What

@@ -4,7 +4,7 @@ use std::fs;
 
 use xtask::lab::{Cluster, Family, GATEWAY_V4, GATEWAY_V6, Launch, Netns, Node, wait};
 
-use crate::site::{EBPF, exchange, skipped, start, whole};
+use crate::site::{EBPF, exchange, skipped, start};
 
 /// Two nodes that use `up0` with 172.20.0.N, made by `make` from the node's number.
 fn by_up0(prefix: &str, make: impl Fn(usize, &Netns)) -> Cluster {
@@ -17,7 +17,7 @@ fn by_up0(prefix: &str, make: impl Fn(usize, &Netns)) -> Cluster {
         netns.ip(&format!("address add 172.20.0.{number}/24 dev up0\nlink set up0 up\n")).unwrap();
     }
     cluster.bring_up().unwrap();
-    whole(&cluster);
+    cluster.assert_whole();
     cluster
 }
 
@@ -133,7 +133,7 @@ fn programs_follow_the_uplink_and_leave_the_old_one() {
     let now = index_of(node, "up0");
     wait::until("the programs to follow", wait::LONG, || (attached_uplinks(node) == [now.as_str()]).then_some(()))
         .unwrap_or_else(|error| panic!("{error}; attached to {:?}\n{}", attached_uplinks(node), node.log()));
-    whole(&cluster);
+    cluster.assert_whole();
     for family in [Family::V4, Family::V6] {
         for counts in exchange(&cluster, family) {
             counts.assert_fast();

@@ -3,7 +3,7 @@
 use flannel_common::Counter;
 use xtask::lab::{Capture, Cluster, Family, Flannel};
 
-use crate::site::{EBPF, VXLAN, exchange, exchange_little, skipped, start, whole};
+use crate::site::{EBPF, VXLAN, exchange, exchange_little, skipped, start};
 
 fn dual(prefix: &str) -> xtask::lab::Builder {
     Cluster::builder(prefix).nodes(2).dual_stack()
@@ -61,7 +61,7 @@ fn a_device_that_wants_checksums_gets_them() {
     // Adopted from flannel: the kernel cannot change the device, and we do not remake it.
     Flannel::lay_out(&cluster, 2).unwrap();
     cluster.bring_up().unwrap();
-    whole(&cluster);
+    cluster.assert_whole();
     assert_eq!(announced(&cluster), 1);
     let [ours, adopted] = exchange(&cluster, Family::V6);
     ours.assert_slow_out();
@@ -71,7 +71,7 @@ fn a_device_that_wants_checksums_gets_them() {
     cluster.node(2).netns().ip("link del flannel-v6.1\n").unwrap();
     xtask::lab::wait::until("the lease to say so", xtask::lab::wait::LONG, || (announced(&cluster) == 2).then_some(()))
         .unwrap();
-    whole(&cluster);
+    cluster.assert_whole();
     for counts in exchange(&cluster, Family::V6) {
         counts.assert_fast();
     }
