@@ -13,6 +13,8 @@ fn by_up0(prefix: &str, make: impl Fn(usize, &Netns)) -> Cluster {
     let cluster = builder.prepare().unwrap();
     for number in [1, 2] {
         let netns = cluster.node(number).netns();
+        // Only up0 says where its address is: eth0 is on the same wire, and would take the packets.
+        netns.sysctl(&[("ipv4/conf/all/arp_ignore", "1")]).unwrap();
         make(number, netns);
         netns.ip(&format!("address add 172.20.0.{number}/24 dev up0\nlink set up0 up\n")).unwrap();
     }
