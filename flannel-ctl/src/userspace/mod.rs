@@ -30,3 +30,6 @@ pub use error::EngineError;
 pub use options::{Offloads, Options};
 pub use table::{Forward, Reader, Table};
 pub use wire::{Wire, WireFault};
+
+#[cfg(test)]
+mod oracle_tests;

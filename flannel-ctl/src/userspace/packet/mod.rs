@@ -20,4 +20,6 @@ pub mod ttl;
 pub mod virtio;
 
 #[cfg(test)]
-mod testing;
+mod replay_tests;
+#[cfg(test)]
+pub(super) mod testing;

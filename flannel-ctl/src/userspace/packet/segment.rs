@@ -31,8 +31,8 @@ pub enum CutError {
     /// No IP packet.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// The checksum that is to be completed is not in the packet.
-    #[error("the place of the checksum is outside of the packet")]
+    /// The checksum that is to be completed is not behind the IP header and within the packet.
+    #[error("the place of the checksum is outside of what the packet carries")]
     ChecksumPlace,
     /// A super-packet whose length is not the one that its header says.
     #[error("the super-packet's length is not what its header says")]
@@ -165,9 +165,12 @@ impl Cutter {
         headers[room..].copy_from_slice(head);
         if let (Some(partial), Some(field)) = (partial, field) {
             // As skb_checksum_help: the field holds the pseudo header's sum, and zero becomes all ones.
+            if usize::from(partial.start) < layout::header_len(layout.family) {
+                return Err(CutError::ChecksumPlace);
+            }
             let covered = packet.get(usize::from(partial.start)..).ok_or(CutError::ChecksumPlace)?;
             let complete = checksum::finish_udp(checksum::sum(covered, 0));
-            headers[room + field..].copy_from_slice(&complete);
+            headers[room + field..room + field + 2].copy_from_slice(&complete);
         }
         Ok(Segments { stride: headers.len(), headers, size: payload.len(), payload, len: 1 })
     }

@@ -87,6 +87,18 @@ fn a_short_packet_has_its_checksum_completed() {
 }
 
 #[test]
+fn a_checksum_within_the_ip_header_is_refused() {
+    for (packet, start, offset) in [
+        (Packet::udp(b"hello"), 0, 0),
+        (Packet::udp(b"hello"), 0, 10),
+        (Packet { family: Family::V6, ..Packet::udp(b"hello") }, 16, 1),
+    ] {
+        let virtio = VirtioHeader { checksum: Some(PartialChecksum { start, offset }), ..VirtioHeader::default() };
+        assert_eq!(cut(&virtio, &packet.octets()), Err(CutError::ChecksumPlace));
+    }
+}
+
+#[test]
 fn what_is_complete_passes_as_it_is_but_for_padding() {
     let packet = Packet::udp(b"hello").octets();
     assert_eq!(cut(&VirtioHeader::default(), &packet), Ok(vec![packet.clone()]));

@@ -6,31 +6,31 @@ use super::{
 };
 use crate::model::Family;
 
-pub(super) const FIN: u8 = 0x01;
-pub(super) const PSH: u8 = 0x08;
-pub(super) const ACK: u8 = 0x10;
-pub(super) const CWR: u8 = 0x80;
+pub(in crate::userspace) const FIN: u8 = 0x01;
+pub(in crate::userspace) const PSH: u8 = 0x08;
+pub(in crate::userspace) const ACK: u8 = 0x10;
+pub(in crate::userspace) const CWR: u8 = 0x80;
 
 /// A TCP or UDP packet's fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Packet {
-    pub(super) family: Family,
-    pub(super) protocol: u8,
+pub(in crate::userspace) struct Packet {
+    pub(in crate::userspace) family: Family,
+    pub(in crate::userspace) protocol: u8,
     /// The last octet of either address.
-    pub(super) hosts: [u8; 2],
-    pub(super) ports: [u16; 2],
-    pub(super) tos: u8,
-    pub(super) ttl: u8,
-    pub(super) id: u16,
-    pub(super) df: bool,
+    pub(in crate::userspace) hosts: [u8; 2],
+    pub(in crate::userspace) ports: [u16; 2],
+    pub(in crate::userspace) tos: u8,
+    pub(in crate::userspace) ttl: u8,
+    pub(in crate::userspace) id: u16,
+    pub(in crate::userspace) df: bool,
     /// IPv4 options or IPv6 extension headers, with their first protocol number.
-    pub(super) ip_options: Vec<u8>,
-    pub(super) sequence: u32,
-    pub(super) acknowledgement: u32,
-    pub(super) flags: u8,
-    pub(super) window: u16,
-    pub(super) options: Vec<u8>,
-    pub(super) payload: Vec<u8>,
+    pub(in crate::userspace) ip_options: Vec<u8>,
+    pub(in crate::userspace) sequence: u32,
+    pub(in crate::userspace) acknowledgement: u32,
+    pub(in crate::userspace) flags: u8,
+    pub(in crate::userspace) window: u16,
+    pub(in crate::userspace) options: Vec<u8>,
+    pub(in crate::userspace) payload: Vec<u8>,
 }
 
 impl Default for Packet {
@@ -56,20 +56,20 @@ impl Default for Packet {
 }
 
 impl Packet {
-    pub(super) fn udp(payload: &[u8]) -> Self {
+    pub(in crate::userspace) fn udp(payload: &[u8]) -> Self {
         Self { protocol: UDP, payload: payload.to_vec(), ..Self::default() }
     }
 
-    pub(super) fn header_len(&self) -> usize {
+    pub(in crate::userspace) fn header_len(&self) -> usize {
         self.transport() + if self.protocol == TCP { 20 + self.options.len() } else { 8 }
     }
 
-    pub(super) fn transport(&self) -> usize {
+    pub(in crate::userspace) fn transport(&self) -> usize {
         layout::header_len(self.family) + self.ip_options.len()
     }
 
     /// The packet with right checksums.
-    pub(super) fn octets(&self) -> Vec<u8> {
+    pub(in crate::userspace) fn octets(&self) -> Vec<u8> {
         let mut octets = self.partial();
         let (transport, field) = (self.transport(), self.field());
         octets[field..field + 2].fill(0);
@@ -81,12 +81,12 @@ impl Packet {
     }
 
     /// Where the transport's checksum is.
-    pub(super) fn field(&self) -> usize {
+    pub(in crate::userspace) fn field(&self) -> usize {
         self.transport() + if self.protocol == TCP { 16 } else { 6 }
     }
 
     /// With no more than the pseudo header's sum in the checksum's place.
-    pub(super) fn partial(&self) -> Vec<u8> {
+    pub(in crate::userspace) fn partial(&self) -> Vec<u8> {
         let transport = self.transport();
         let total = self.header_len() + self.payload.len();
         let short = |value: usize| u16::try_from(value).unwrap().to_be_bytes();
@@ -135,7 +135,7 @@ impl Packet {
     }
 
     /// The train that this packet stands for, by what the protocols' definitions say.
-    pub(super) fn train(&self, size: usize) -> Vec<Vec<u8>> {
+    pub(in crate::userspace) fn train(&self, size: usize) -> Vec<Vec<u8>> {
         let chunks: Vec<&[u8]> = self.payload.chunks(size).collect();
         let mut packets = Vec::new();
         for (at, chunk) in chunks.iter().enumerate() {
