@@ -47,7 +47,7 @@ const PATIENCE: u64 = 30;
 
 /// Runs a load; an error means that it could not be run.
 pub(super) fn measure(site: &Site, mode: Mode, metric: Metric, timing: Timing) -> Result<Measured> {
-    let run = Run { site, mode, metric, timing };
+    let run = Run { site, mode, metric, timing, first: site.counters(mode)? };
     let mut complaints = Vec::new();
     if metric == Metric::Stream1 {
         complaints.extend(run.integrity()?);
@@ -85,6 +85,8 @@ struct Run<'a> {
     mode: Mode,
     metric: Metric,
     timing: Timing,
+    /// Before the load began.
+    first: Counters,
 }
 
 impl Run<'_> {
@@ -150,7 +152,9 @@ impl Run<'_> {
     }
 
     fn watch(&self, time: Duration) -> Result<Meanwhile> {
-        let (before, start) = (self.site.counters(self.mode)?, Snapshot::take()?);
+        // Without a warm-up everything counts, however late we come.
+        let before = if self.timing.warmup > 0.0 { self.site.counters(self.mode)? } else { self.first };
+        let start = Snapshot::take()?;
         thread::sleep(time);
         let usage = start.until(&Snapshot::take()?);
         Ok(Meanwhile { usage, counters: self.site.counters(self.mode)?.since(before) })
