@@ -54,7 +54,7 @@ impl Options {
 pub enum Error {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("listening on {address}: {error}; another store or etcd may have the port")]
+    #[error("listening on {address}: {error}{}", usually(error))]
     Listen { address: SocketAddr, error: std::io::Error },
     #[error("reading {}: {error}", path.display())]
     TlsFile { path: PathBuf, error: std::io::Error },
@@ -64,6 +64,15 @@ pub enum Error {
     Serve(tonic::transport::Error),
     #[error("the task that serves ended early: {0}")]
     Task(tokio::task::JoinError),
+}
+
+/// What usually explains that a port cannot be listened on.
+fn usually(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "; another store or etcd may have the port",
+        std::io::ErrorKind::AddrNotAvailable => "; no interface of this machine has the address",
+        _ => "",
+    }
 }
 
 /// A running store. Dropping it stops the store without waiting; [`Handle::shutdown`] waits.

@@ -6,6 +6,7 @@ use etcd_client::{
     Client, Compare, CompareOp, DeleteOptions, Error, GetOptions, LeaseGrantOptions, LeaseTimeToLiveOptions,
     PutOptions, Txn, TxnOp, TxnOpResponse,
 };
+use flannel_ctl::store::server::{Options, spawn};
 use tonic::Code;
 use xtask::lab::Stopwatch;
 
@@ -205,4 +206,22 @@ async fn a_stop_is_quick_and_told_to_those_who_listen() {
     let stopped = (Code::Unavailable, owned("etcdserver: server stopped"));
     assert_eq!(refusal(watch.message().await), stopped);
     assert_eq!(refusal(alive.message().await), stopped);
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_and_an_address_that_is_elsewhere_are_told_apart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let (taken, _listener) = taken.expect("listens");
+    for (address, said) in [
+        (taken, "Address already in use (os error 98); another store or etcd may have the port"),
+        (
+            "203.0.113.1:2379".parse().expect("an address"),
+            "Cannot assign requested address (os error 99); no interface of this machine has the address",
+        ),
+    ] {
+        let options = Options::new(address, dir.path().join("store.redb"));
+        let error = spawn(options).await.expect_err("it cannot listen there");
+        assert_eq!(error.to_string(), format!("listening on {address}: {said}"));
+    }
 }
