@@ -8,6 +8,7 @@ mod answering;
 mod bulk;
 mod bursts;
 mod carry;
+mod checksums;
 mod forged;
 mod mixed;
 mod moves;

@@ -11,7 +11,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use xtask::lab::{Capture, Cluster, Family, Netns};
 
 use crate::{
-    bulk,
+    bulk, checksums,
     site::{Site, skipped},
     talk::udp_to,
 };
@@ -57,6 +57,7 @@ fn what_is_cut_on_the_way_arrives_as_it_was_sent_whoever_encapsulates_and_decaps
         PAIRS.into_iter().for_each(|pair| carried(pair, family));
     }
     checksums_are_filled_in(&site);
+    checksums::wrong_ones_stay_wrong(&site);
     site.alive();
 }
 
