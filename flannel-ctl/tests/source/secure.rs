@@ -4,7 +4,7 @@ use std::{path::Path, process::Command, time::Duration};
 
 use etcd_client::{Client, Permission, PermissionType, PutOptions, UserAddOptions};
 use flannel_ctl::{
-    config::{EtcdConfig, Secret},
+    config::{EtcdConfig, LeaseOptions, Secret},
     source::{Event, etcd::Connector},
 };
 use tempfile::TempDir;
@@ -13,7 +13,7 @@ use xtask::lab::Stopwatch;
 
 use crate::{
     lab::{NETWORK, PREFIX, Server, config, openssl_is_there},
-    node::{Setup, flannel_value, key},
+    node::{Node, Setup, flannel_value, key},
 };
 
 fn openssl(dir: &Path, arguments: &str) {
@@ -112,14 +112,11 @@ async fn a_client_certificate_where_etcd_wants_one() {
     assert!(text.contains("etcd wants a client certificate that it trusts: give one, in date"), "{text}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_with_rights_below_the_prefix() {
-    // Tokens that expire within the test.
-    let Some(server) = Server::etcd(&["--auth-token-ttl", "2"]).await else { return };
+/// A network whose users are `root` and `node`, whose role has rights below the prefix; and root's connection.
+async fn with_users(server: &Server) -> Client {
     let mut root = server.with_network(NETWORK).await;
-    let below = || Permission::new(PermissionType::Readwrite, format!("{PREFIX}/")).with_prefix();
     root.role_add("flannel").await.unwrap();
-    root.role_grant_permission("flannel", below()).await.unwrap();
+    grant(&mut root, PermissionType::Readwrite).await;
     for (user, role) in [("root", "root"), ("node", "flannel")] {
         root.user_add(user, "secret", Some(UserAddOptions::new())).await.unwrap();
         if user == "root" {
@@ -129,16 +126,39 @@ async fn a_user_with_rights_below_the_prefix() {
     }
     root.auth_enable().await.unwrap();
     let as_root = etcd_client::ConnectOptions::new().with_user("root", "secret").with_auto_token_refresh(true);
-    let mut root = Client::connect([&server.url], Some(as_root)).await.unwrap();
+    Client::connect([&server.url], Some(as_root)).await.unwrap()
+}
 
-    let login = |password: &str| EtcdConfig {
-        username: Some("node".into()),
-        password: Some(Secret::new(password)),
-        ..server.config()
-    };
-    let mut node = Setup::new(login("secret"), "a", "192.0.2.1").run().await;
+async fn grant(root: &mut Client, right: PermissionType) {
+    let below = Permission::new(right, format!("{PREFIX}/")).with_prefix();
+    root.role_grant_permission("flannel", below).await.unwrap();
+}
+
+async fn revoke(root: &mut Client) {
+    let below = etcd_client::RoleRevokePermissionOptions::new().with_prefix();
+    root.role_revoke_permission("flannel", format!("{PREFIX}/"), Some(below)).await.unwrap();
+}
+
+fn login(server: &Server, password: &str) -> EtcdConfig {
+    EtcdConfig { username: Some("node".into()), password: Some(Secret::new(password)), ..server.config() }
+}
+
+fn refusals(node: &Node) -> usize {
+    node.count(|event| matches!(event, Event::Disconnected(text) if text.contains("check user, password")))
+}
+
+fn connections(node: &Node) -> usize {
+    node.count(|event| *event == Event::Connected)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_with_rights_below_the_prefix() {
+    // Tokens that expire within the test.
+    let Some(server) = Server::etcd(&["--auth-token-ttl", "2"]).await else { return };
+    let mut root = with_users(&server).await;
+    let mut node = Setup::new(login(&server, "secret"), "a", "192.0.2.1").run().await;
     node.until("connected", |node| node.heard.contains(&Event::Connected)).await;
-    let text = refusal(login("wrong")).await;
+    let text = refusal(login(&server, "wrong")).await;
     assert!(text.contains("invalid user ID or password") && text.contains("check user, password"), "{text}");
     assert!(!text.contains("wrong"), "{text}");
     let text = refusal(server.config()).await;
@@ -151,25 +171,55 @@ async fn a_user_with_rights_below_the_prefix() {
     node.until("our lease is back", |node| node.count(|event| matches!(event, Event::Own(_))) > owns).await;
 
     // Rights taken away, and given back.
-    root.role_revoke_permission(
-        "flannel",
-        format!("{PREFIX}/"),
-        Some(etcd_client::RoleRevokePermissionOptions::new().with_prefix()),
-    )
-    .await
-    .unwrap();
+    revoke(&mut root).await;
     root.delete(key(&node.acquired.key), None).await.unwrap();
     node.until("the refusal is told", |node| {
         node.heard.iter().any(|event| matches!(event, Event::Disconnected(text) if text.contains("permission denied")))
     })
     .await;
     root.put(key("10.5.99.0-24"), flannel_value("192.0.2.9"), Some(PutOptions::new())).await.unwrap();
-    root.role_grant_permission("flannel", below()).await.unwrap();
+    grant(&mut root, PermissionType::Readwrite).await;
     let start = Stopwatch::start();
     let owns = node.count(|event| matches!(event, Event::Own(_)));
     node.until("all is well again", |node| {
         node.count(|event| matches!(event, Event::Own(_))) > owns && node.leases.contains_key("10.5.99.0-24")
     })
     .await;
-    start.assert_within(Duration::from_secs(6));
+    start.assert_within(Duration::from_secs(12));
+}
+
+/// A watch that goes on is never asked for its right again, and nothing else has to be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_that_are_lost_on_a_quiet_connection_are_missed_soon() {
+    let Some(server) = Server::etcd(&[]).await else { return };
+    let mut root = with_users(&server).await;
+    // The right to write is looked at as often as the lease is renewed.
+    let options = LeaseOptions { ttl: Duration::from_secs(30), ..LeaseOptions::default() };
+    let setup = Setup { options, ..Setup::new(login(&server, "secret"), "a", "192.0.2.1") };
+    let mut node = setup.run().await;
+    node.until("connected", |node| connections(node) == 1).await;
+    for (n, loss) in ["right", "right to write", "role", "password"].into_iter().enumerate() {
+        match loss {
+            "right" => revoke(&mut root).await,
+            "right to write" => {
+                revoke(&mut root).await;
+                grant(&mut root, PermissionType::Read).await;
+            }
+            "role" => drop(root.user_revoke_role("node", "flannel").await.unwrap()),
+            _ => drop(root.user_change_password("node", "another").await.unwrap()),
+        }
+        let lost = Instant::now();
+        let before = refusals(&node);
+        node.until("the refusal is told", |node| refusals(node) > before).await;
+        println!("{loss}: told after {:?}", lost.elapsed());
+        match loss {
+            "right" | "right to write" => grant(&mut root, PermissionType::Readwrite).await,
+            "role" => drop(root.user_grant_role("node", "flannel").await.unwrap()),
+            _ => drop(root.user_change_password("node", "secret").await.unwrap()),
+        }
+        let given = Instant::now();
+        node.until("connected again", |node| connections(node) > n + 1).await;
+        println!("{loss}: connected {:?} after it was given back", given.elapsed());
+    }
+    assert!(matches!(&node.own, Some(own) if own.key == node.acquired.key));
 }

@@ -216,10 +216,9 @@ fn user_and_password_wrong_changed_and_without_rights() {
     set_password(lab.ctl(), "not-the-password");
     wait_recovered(&lab, "a changed password");
 
-    // The right to write is taken away, and given back.
+    // The right to read and write is taken away, and given back.
     let calm = Calm::watch(one);
     lab.ctl().run(&["role", "revoke-permission", "flannel", PREFIX, "--prefix=true"]).unwrap();
-    break_connections(&lab);
     wait_refused(&lab, &["permission denied", "right to read and write below the prefix"]);
     calm.assert("right to read and write below the prefix");
     grant(lab.ctl());

@@ -70,9 +70,9 @@ impl Kind {
         }
     }
 
-    /// The session is still good: this one request was turned down.
+    /// The session is still good: this one request was turned down. Who may not write may read all the same.
     pub fn keeps_session(self) -> bool {
-        matches!(self, Self::NoSpace | Self::LeaseGone)
+        matches!(self, Self::NoSpace | Self::LeaseGone | Self::Denied)
     }
 }
 

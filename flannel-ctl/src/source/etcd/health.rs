@@ -12,6 +12,8 @@ use crate::source::{Event, EventSink};
 const WHEN_REFUSED: Duration = Duration::from_millis(250);
 /// The same where nobody answers at all; each try then also waits for its answer.
 const WHEN_SILENT: Duration = Duration::from_secs(1);
+/// The same where user, password or rights are refused: to look at one password takes etcd some 70 ms of a processor.
+const WHEN_DENIED: Duration = Duration::from_secs(5);
 
 /// Takes a text that is worth showing.
 pub(super) type Tell = Box<dyn Fn(&str) + Send + Sync>;
@@ -87,7 +89,9 @@ impl Health {
             self.backoff.reset();
             WHEN_REFUSED.saturating_mul(thousands).mul_f64(rand::random_range(0.5..1.0))
         } else {
-            self.backoff.next().min(WHEN_SILENT.saturating_mul(thousands))
+            let denied = error.0.iter().any(|error| error.kind == Kind::Denied);
+            let most = if denied { WHEN_DENIED } else { WHEN_SILENT };
+            self.backoff.next().min(most.saturating_mul(thousands))
         }
     }
 }

@@ -50,6 +50,8 @@ pub(super) struct Hold {
     /// A value whose write was not answered: it may or may not be in the store.
     attempted: Option<Vec<u8>>,
     renew_at: Instant,
+    /// Until then our right to write counts as proved.
+    proved_until: Instant,
     /// Something is left to do then.
     retry_at: Option<Instant>,
     quarrel: Backoff,
@@ -66,6 +68,7 @@ impl Hold {
             owned,
             attempted: None,
             renew_at: Instant::now(),
+            proved_until: Instant::now(),
             retry_at: None,
             quarrel: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
             quarrel_until: None,
@@ -82,6 +85,7 @@ impl Hold {
     pub(super) fn attach(&mut self, view: &mut View) {
         view.follow(self.owned.as_ref().map(|owned| owned.record.key.clone()), None);
         self.renew_at = Instant::now();
+        self.proved_until = Instant::now();
         self.retry_at = None;
     }
 
@@ -201,6 +205,16 @@ impl Hold {
             }
         }
         self.renew(session, view, sink).await?;
+        self.prove_right(session).await?;
+        Ok(())
+    }
+
+    /// Renewing takes no right to write. Without it we could not answer who writes over our key.
+    async fn prove_right(&mut self, session: &Session) -> Result<(), EtcdError> {
+        if let Some(owned) = self.owned.as_ref().filter(|_| Instant::now() >= self.proved_until) {
+            session.may_write(&owned.record.key).await?;
+            self.proved_until = Instant::now() + self.renew_every();
+        }
         Ok(())
     }
 

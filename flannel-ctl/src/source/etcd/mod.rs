@@ -14,6 +14,7 @@ mod hold;
 mod judge;
 mod network;
 mod record;
+mod rights;
 mod run;
 mod session;
 mod view;

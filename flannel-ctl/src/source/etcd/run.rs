@@ -1,6 +1,6 @@
 //! The life of the source: one session after another, each from a fresh list.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, pin::pin, time::Duration};
 
 use tokio::{
     sync::watch::Receiver,
@@ -8,7 +8,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Change, EtcdError, EtcdSource, Feed, Kind, NoEndpoint, Session, hold::Hold, view::View};
+use super::{Change, EtcdError, EtcdSource, Feed, Kind, NoEndpoint, Session, hold::Hold, rights, view::View};
 use crate::{
     model::{LeaseRecord, LeaseValue},
     source::{Event, EventSink},
@@ -135,6 +135,7 @@ impl Keeper<'_> {
         let mut feed = self.resync(session).await?;
         let mut check_at = Instant::now() + self.check_every();
         let mut suspicious = false;
+        let mut rights_lost = pin!(rights::lost(session));
         loop {
             tokio::select! {
                 change = feed.next() => self.take_in(session, change?).await?,
@@ -148,6 +149,7 @@ impl Keeper<'_> {
                     self.settle(session).await?;
                 }
                 () = sleep_until(self.hold.due()) => self.settle(session).await?,
+                error = &mut rights_lost => return Err(error.into()),
                 () = until(self.forgotten.as_ref().map(|forgotten| forgotten.until)) => self.remove_forgotten()?,
                 () = sleep_until(check_at) => {
                     let there = session.summary().await?;

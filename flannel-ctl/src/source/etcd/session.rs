@@ -145,6 +145,23 @@ impl Session {
         Ok((answer.count(), answer.kvs().first().map_or(0, KeyValue::mod_revision)))
     }
 
+    /// Fails if we may not read all leases. etcd checks the rights to both branches of a transaction
+    /// (`checkTxnAuth`, `etcdserver/apply_auth.go`, 3.4), and carries out neither: nothing is read, counted or agreed on.
+    pub async fn may_read(&self) -> Result<(), EtcdError> {
+        let all = GetOptions::new().with_range(prefix_end(&self.subnets)).with_serializable();
+        let txn = Txn::new().or_else([TxnOp::get(self.subnets.as_str(), Some(all))]);
+        let mut kv = self.kv.clone();
+        self.answer(format!("ask for the right to read {}", self.subnets), kv.txn(txn)).await.map(drop)
+    }
+
+    /// Fails if we may not write this lease, and writes nothing. Members of etcd agree on it as on a write.
+    pub async fn may_write(&self, key: &str) -> Result<(), EtcdError> {
+        let path = self.path(key);
+        let txn = Txn::new().or_else([TxnOp::put(path.as_str(), Vec::new(), None)]);
+        let mut kv = self.kv.clone();
+        self.answer(format!("ask for the right to write {path}"), kv.txn(txn)).await.map(drop)
+    }
+
     /// Reads one lease.
     pub async fn get(&self, key: &str) -> Result<Option<LeaseRecord>, EtcdError> {
         let mut kv = self.kv.clone();
