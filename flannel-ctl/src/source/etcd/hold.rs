@@ -50,8 +50,8 @@ pub(super) struct Hold {
     /// A value whose write was not answered: it may or may not be in the store.
     attempted: Option<Vec<u8>>,
     renew_at: Instant,
-    /// Until then our right to write counts as proved.
-    proved_until: Instant,
+    /// Since the last renewal, etcd has not refused us the right to write.
+    may_write: bool,
     /// Something is left to do then.
     retry_at: Option<Instant>,
     quarrel: Backoff,
@@ -68,7 +68,7 @@ impl Hold {
             owned,
             attempted: None,
             renew_at: Instant::now(),
-            proved_until: Instant::now(),
+            may_write: false,
             retry_at: None,
             quarrel: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
             quarrel_until: None,
@@ -85,7 +85,7 @@ impl Hold {
     pub(super) fn attach(&mut self, view: &mut View) {
         view.follow(self.owned.as_ref().map(|owned| owned.record.key.clone()), None);
         self.renew_at = Instant::now();
-        self.proved_until = Instant::now();
+        self.may_write = false;
         self.retry_at = None;
     }
 
@@ -211,9 +211,9 @@ impl Hold {
 
     /// Renewing takes no right to write. Without it we could not answer who writes over our key.
     async fn prove_right(&mut self, session: &Session) -> Result<(), EtcdError> {
-        if let Some(owned) = self.owned.as_ref().filter(|_| Instant::now() >= self.proved_until) {
+        if let Some(owned) = self.owned.as_ref().filter(|_| !self.may_write) {
             session.may_write(&owned.record.key).await?;
-            self.proved_until = Instant::now() + self.renew_every();
+            self.may_write = true;
         }
         Ok(())
     }
@@ -270,6 +270,7 @@ impl Hold {
             }
         }
         self.renew_at = Instant::now() + self.renew_every();
+        self.may_write = false;
         Ok(())
     }
 
