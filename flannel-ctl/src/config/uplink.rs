@@ -30,6 +30,13 @@ pub struct UplinkPolicy {
     pub public_v6: Option<Ipv6Addr>,
 }
 
+impl UplinkPolicy {
+    /// The default route decides, unless a public address does.
+    pub fn names_none(&self) -> bool {
+        self.ifaces.is_empty() && self.regexes.is_empty() && self.can_reach.is_none()
+    }
+}
+
 /// What the kernel's routing says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteHints {
@@ -90,8 +97,7 @@ fn picks<'a>(links: &'a [LinkInfo], policy: &UplinkPolicy, families: &[Family], 
         let fixed = routes.reach.map(|reach| reach.source).into_iter().collect();
         picks.push(Pick { by: format!("--iface-can-reach={target}"), link, fixed });
     }
-    let nothing_named = policy.ifaces.is_empty() && policy.regexes.is_empty() && policy.can_reach.is_none();
-    if nothing_named {
+    if policy.names_none() {
         picks.push(
             by_public_address(links, policy, families).unwrap_or_else(|| by_default_route(links, families, routes)),
         );

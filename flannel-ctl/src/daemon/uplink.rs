@@ -23,9 +23,13 @@ pub(super) fn find(policy: &UplinkPolicy, network: &Network) -> Result<(Uplink, 
         Some(target) => kernel.reach(target)?,
         None => None,
     };
+    let mut default = |family: Family| match policy.names_none() && families.contains(&family) {
+        true => Ok(kernel.default_links(family)?.first().copied()),
+        false => Ok::<_, StartError>(None),
+    };
     let routes = RouteHints {
-        default_v4: kernel.default_links(Family::V4)?.first().copied(),
-        default_v6: kernel.default_links(Family::V6)?.first().copied(),
+        default_v4: default(Family::V4)?,
+        default_v6: default(Family::V6)?,
         reach: reach.and_then(|reach| Some(Reach { index: reach.link, source: reach.source? })),
     };
     let links = kernel.list()?;

@@ -84,23 +84,45 @@ impl Channel {
         }
     }
 
-    /// Reads a whole table, keeping what `read` puts down. Starts over when the table changed
+    /// Reads a whole table, keeping what `read` makes of it. Starts over when the table changed
     /// under way: what was read may then be incomplete. `verdict`: what the last message says.
-    pub(crate) fn dump<T>(
+    pub(crate) fn dump<A: Default>(
         &mut self,
         mut request: Request,
-        mut read: impl FnMut(&[u8], &mut Vec<T>),
+        mut read: impl FnMut(&[u8], &mut A),
         verdict: impl Fn(&Message<'_>) -> Result<(), Refusal>,
-    ) -> Result<Vec<T>, Refusal> {
+    ) -> Result<A, Refusal> {
         request.add_flags(NLM_F_DUMP);
         let mut request = [request];
         for _ in 0..DUMP_TRIES {
-            let mut found = Vec::new();
+            let mut found = A::default();
             if self.dump_once(&mut request, |payload| read(payload, &mut found), &verdict)? {
                 return Ok(found);
             }
         }
         Err(Refusal::new(Errno::EINTR, "the table changed whenever it was read"))
+    }
+
+    /// Reads a table from its beginning, as long as `read` wants more of it. The kernel does not forget a dump that was
+    /// broken off, so this is the last that is asked here.
+    pub(crate) fn beginning(
+        mut self,
+        mut request: Request,
+        mut read: impl FnMut(&[u8]) -> bool,
+        verdict: impl Fn(&Message<'_>) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        request.add_flags(NLM_F_DUMP);
+        let (sequence, datagram) = self.number(&mut [request]);
+        self.send(&datagram)?;
+        loop {
+            for message in self.receive()?.filter(|message| message.sequence == sequence) {
+                match message.kind {
+                    NLMSG_ERROR | NLMSG_DONE => return verdict(&message),
+                    _ if read(message.payload) => {}
+                    _ => return Ok(()),
+                }
+            }
+        }
     }
 
     /// `false`: disturbed.

@@ -89,11 +89,17 @@ impl Socket {
         request: Request,
         mut read: impl FnMut(&[u8]) -> Option<T>,
     ) -> Result<Vec<T>, Refusal> {
-        let verdict = |message: &Message<'_>| match message.kind {
-            NLMSG_DONE => done(message).map_or(Ok(()), Err),
-            _ => refusal(message).map_or(Ok(()), Err),
-        };
-        self.0.dump(request, |payload, found| found.extend(read(payload)), verdict)
+        self.fold(request, |payload, found: &mut Vec<T>| found.extend(read(payload)))
+    }
+
+    /// Reads a whole table, keeping what `read` makes of it.
+    pub(crate) fn fold<A: Default>(&mut self, request: Request, read: impl FnMut(&[u8], &mut A)) -> Result<A, Refusal> {
+        self.0.dump(request, read, verdict)
+    }
+
+    /// Reads a table from its beginning, as long as `read` wants more of it.
+    pub(crate) fn beginning(self, request: Request, read: impl FnMut(&[u8]) -> bool) -> Result<(), Refusal> {
+        self.0.beginning(request, read, verdict)
     }
 
     /// One datagram of requests. Only failures are reported, except that the last request is
@@ -173,6 +179,14 @@ impl From<std::io::Error> for Refusal {
 pub(crate) fn grow_receive_buffer(socket: &RawSocket, bytes: usize) -> Result<(), Errno> {
     setsockopt(socket, sockopt::RcvBufForce, &bytes)
         .or_else(|_unprivileged| setsockopt(socket, sockopt::RcvBuf, &bytes))
+}
+
+/// What the last message of a dump says.
+fn verdict(message: &Message<'_>) -> Result<(), Refusal> {
+    match message.kind {
+        NLMSG_DONE => done(message).map_or(Ok(()), Err),
+        _ => refusal(message).map_or(Ok(()), Err),
+    }
 }
 
 /// What an `NLMSG_ERROR` says; `None`: success.

@@ -51,6 +51,15 @@ fn on_link_means_through_the_uplink_without_a_gateway() {
         assert_eq!(answers, [true, false, false, false, false, true, false]);
         let mut links = Links::open().unwrap();
         assert_eq!(links.default_links(Family::V4).unwrap(), [lab.uplink]);
+        ip("route add default via 172.16.0.254 metric 50");
+        ip("route add default via 172.16.0.253 metric 0 table 99");
+        ip("route add prohibit default metric 7");
+        (0..100).for_each(|n| drop(ip(&format!("route add 0.0.0.{n}/32 dev up0"))));
+        let other = nix::net::if_::if_nametoindex("other").unwrap();
+        assert_eq!(links.default_links(Family::V4).unwrap(), [lab.uplink, other], "the preferred one first");
+        ip("route del default via 192.168.0.254");
+        assert_eq!(links.default_links(Family::V4).unwrap(), [other]);
+        ip("route add default via 192.168.0.254");
         assert!(links.default_links(Family::V6).unwrap().is_empty());
         let reach = links.reach(ask[1]).unwrap().unwrap();
         assert_eq!(reach.gateway, Some("192.168.0.254".parse().unwrap()));
