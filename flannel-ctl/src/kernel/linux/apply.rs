@@ -52,9 +52,9 @@ enum Lane {
 }
 
 impl Lane {
-    /// Those between the packet filter and the routes, which come last.
+    /// Those that another thread may carry out beside a large share of the packet filter's.
     fn needs_no_filter(self) -> bool {
-        matches!(self, Self::Neighbour | Self::Fdb | Self::Nexthop)
+        matches!(self, Self::Neighbour | Self::Fdb | Self::Nexthop | Self::Route)
     }
 }
 
@@ -102,7 +102,8 @@ impl LinuxKernel {
     }
 
     /// The packet filter's share in a thread of its own, `meanwhile` in this one: they meet in
-    /// no lock of the kernel's, and each takes about as long as the other.
+    /// no lock of the kernel's, and each takes about as long as the other. So many entries come at once only where
+    /// the node knew no peers before, and nobody relies on the rules yet.
     fn apply_to_filter_and(&mut self, run: &[Op], meanwhile: &[Op]) -> Vec<Outcome> {
         let mut filter = self.filter.take();
         let (mut outcomes, others) = thread::scope(|scope| {
