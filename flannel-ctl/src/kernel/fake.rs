@@ -99,6 +99,8 @@ impl FakeKernel {
 impl Kernel for FakeKernel {
     type Notice = Interpretation;
 
+    const PARTS: usize = 1;
+
     fn set_facts(&mut self, _facts: &Facts) {}
 
     fn interpret(&mut self, notice: Interpretation) -> Interpretation {
@@ -111,7 +113,7 @@ impl Kernel for FakeKernel {
     }
 
     /// As the real one's, without a look at what is silent.
-    fn is_still(&mut self, known: &State, _wanted: &State) -> Result<bool, KernelError> {
+    fn is_still(&mut self, _part: usize, known: &State, _wanted: &State) -> Result<bool, KernelError> {
         let told = |state: &State| -> State {
             let silent: BTreeSet<Key> = Key::silent(state).map(|(key, _)| *key).collect();
             state.iter().filter(|(key, _)| !silent.contains(key)).map(|(key, object)| (*key, object.clone())).collect()

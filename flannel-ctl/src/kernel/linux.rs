@@ -11,6 +11,7 @@ mod observe;
 mod scope;
 mod setting;
 mod sweep;
+mod table_sum;
 #[cfg(test)]
 mod tests;
 mod tun;
@@ -54,7 +55,6 @@ pub struct LinuxKernel {
     v4: Option<Link>,
     v6: Option<Link>,
     uplink: Underlay,
-    turn: sweep::Turn,
     /// Who is where on the uplink, as far as notices have told: flows remember the address that they are sent to.
     neighbours: BTreeMap<IpAddr, Mac>,
 }
@@ -83,7 +83,6 @@ impl LinuxKernel {
             v4: None,
             v6: None,
             uplink: Underlay::default(),
-            turn: sweep::Turn::default(),
             neighbours: BTreeMap::new(),
         })
     }
@@ -167,6 +166,8 @@ impl LinuxKernel {
 impl Kernel for LinuxKernel {
     type Notice = Notice;
 
+    const PARTS: usize = Self::PARTS;
+
     fn set_facts(&mut self, facts: &Facts) {
         self.set_scope(Scope::from(facts));
     }
@@ -188,8 +189,8 @@ impl Kernel for LinuxKernel {
         self.observe_all(wanted)
     }
 
-    fn is_still(&mut self, known: &State, wanted: &State) -> Result<bool, KernelError> {
-        self.sweep(known, wanted)
+    fn is_still(&mut self, part: usize, known: &State, wanted: &State) -> Result<bool, KernelError> {
+        self.sweep(part, known, wanted)
     }
 
     fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {

@@ -45,9 +45,12 @@ pub trait Kernel {
     /// others do not appear. `wanted` lets the packet filter answer "is exactly this in force?".
     fn observe(&mut self, wanted: &State) -> Result<State, KernelError>;
 
-    /// Nothing has changed since the kernel was as `known`: a look that is cheaper than
-    /// [`Self::observe`], and that may take several calls to look at everything.
-    fn is_still(&mut self, known: &State, wanted: &State) -> Result<bool, KernelError>;
+    /// In so many parts [`Self::is_still`] looks at everything.
+    const PARTS: usize;
+
+    /// Nothing in this part has changed since the kernel was as `known`: a look that is cheaper than
+    /// [`Self::observe`], and short.
+    fn is_still(&mut self, part: usize, known: &State, wanted: &State) -> Result<bool, KernelError>;
 
     /// Carries out the changes in order; one outcome per op. Putting replaces, deleting what
     /// is absent succeeds. A failed op does not hold up the others.

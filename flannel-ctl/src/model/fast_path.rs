@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use super::{Family, Mac};
 
 /// What the programs are told about the node as a whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FastPathPolicy {
     /// `false`: attached, and every packet is left to the kernel path.
     pub enabled: bool,
@@ -23,7 +23,7 @@ pub struct FastPathPolicy {
 }
 
 /// The part of a [`FastPathPolicy`] that depends on the address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FastFamily {
     /// Our end of the tunnel.
     pub local: IpAddr,

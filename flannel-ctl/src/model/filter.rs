@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 /// Our rules as a whole. Which flavour (nftables or iptables) renders them is the host's affair.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FilterPolicy {
     /// At most one per family.
     pub masquerade: Vec<Masquerade>,
@@ -13,7 +13,7 @@ pub struct FilterPolicy {
 }
 
 /// flannel's masquerade rules for one family: `pkg/trafficmngr/iptables/iptables.go` has the order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Masquerade {
     /// The cluster-wide range.
     pub network: IpNet,
@@ -27,7 +27,7 @@ pub struct Masquerade {
 
 /// Which tunnel packets may come in: only those from a peer, carrying that peer's range.
 /// The pairs are [`super::Key::Guard`] objects of their own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GuardPolicy {
     /// VXLAN's UDP port.
     pub port: u16,

@@ -72,7 +72,7 @@ pub enum Setting {
 }
 
 /// What stands under a [`Key`]. The variant matches the key's; a [`Key::Device`] is one of two kinds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Object {
     Device(Box<Device>),
     /// The device of the userspace datapath.
@@ -103,7 +103,7 @@ pub enum Object {
 }
 
 /// A VXLAN device with what we set on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Device {
     pub name: String,
     pub vni: u32,
@@ -142,7 +142,7 @@ impl Object {
 }
 
 /// A route of the main table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Route {
     pub via: Via,
     /// `rtm_protocol`. Ours is [`Self::PROTOCOL`]; flannel's is 3, boot. A route of flannel's
@@ -163,7 +163,7 @@ impl Route {
 }
 
 /// Where a route leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Via {
     /// Onlink through the VXLAN device of the destination's family; the gateway is the
     /// destination's base address. `nexthop`: by way of [`Key::Nexthop`].

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{Family, Mac};
 
 /// A TUN device that outlives the process that reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tun {
     pub name: String,
     pub mtu: u32,
@@ -15,7 +15,7 @@ pub struct Tun {
 }
 
 /// Where packets for a peer's subnet go, and who may send from there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Forward {
     /// Outer address.
     pub public: IpAddr,
@@ -24,7 +24,7 @@ pub struct Forward {
 }
 
 /// What an engine is started with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EnginePolicy {
     pub wire: EngineWire,
     /// UDP port of every node.
@@ -37,7 +37,7 @@ pub struct EnginePolicy {
 }
 
 /// What goes before an inner packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EngineWire {
     Vxlan {
         vni: u32,
@@ -49,7 +49,7 @@ pub enum EngineWire {
 }
 
 /// What a daemon that starts anew needs to carry packets before it knows anything else.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Kept {
     pub engines: BTreeMap<Family, EnginePolicy>,
     pub forwards: BTreeMap<IpNet, Forward>,

@@ -9,6 +9,7 @@
 mod around;
 mod events;
 mod fast;
+mod look;
 mod publish;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use nix::errno::Errno;
 use rand::Rng;
 use tokio::sync::watch;
 
+use self::look::Sweep;
 use super::{
     Inbox, Retries, World,
     hits::Hits,
@@ -65,10 +67,6 @@ pub enum Ear {
     Filter,
 }
 
-/// A look at the kernel at least this often, for what sent no notice.
-const SWEEP: Duration = Duration::from_secs(10);
-/// The reason for looking when there is no other.
-const SWEEPING: &str = "sweep";
 /// Other people's routes and addresses change in bursts (every pod start): look at most this often.
 const SURROUNDINGS: Duration = Duration::from_millis(250);
 /// A pod's interface is set up in several steps.
@@ -77,8 +75,10 @@ const PODS_SETTLE: Duration = Duration::from_millis(5);
 const FILTER_SETTLES: Duration = Duration::from_millis(20);
 /// How old the packet filter's counters in a report may be.
 const FILTER_REPORT: Duration = Duration::from_secs(1);
-/// Changes in one pass after which it is worth tidying up.
+/// Changes in one pass, or objects looked at, after which it is worth tidying up.
 const LARGE: usize = 5000;
+/// And when: others have put down by then what they carried for it.
+const REST: Duration = Duration::from_secs(1);
 /// Wake-ups taken in before a pass is due, so that a storm cannot starve the kernel.
 const BATCH: usize = 4096;
 
@@ -96,6 +96,7 @@ pub struct Agent<K: Kernel, H: Host> {
     /// Held until our own part is in place, at first and after a lost subnet.
     ready: Vec<ReadyGuard>,
     due: Due,
+    sweep: Sweep,
     /// Facts changed and have not been published yet.
     unpublished: bool,
     filter: FilterReport,
@@ -109,7 +110,6 @@ pub struct Agent<K: Kernel, H: Host> {
 /// Times, since the start, at which something has to happen.
 #[derive(Debug, Default)]
 struct Due {
-    sweep: Duration,
     /// Look at the kernel again, and why.
     observe: Option<(Duration, &'static str)>,
     surroundings: Option<Duration>,
@@ -117,6 +117,8 @@ struct Due {
     publish: Option<Duration>,
     /// IPv6 has been waited for long enough then.
     grace: Option<Duration>,
+    /// Memory that much work took can be given back.
+    rest: Option<Duration>,
     filter: Duration,
     /// The fast path's attachments are looked at, and doubts that were put off are carried out.
     attachments: Option<Duration>,
@@ -151,6 +153,7 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
             readiness: start.readiness,
             ready: start.ready,
             due: Due { observe: Some((Duration::ZERO, "start")), ..Due::default() },
+            sweep: Sweep::default(),
             unpublished: true,
             filter: FilterReport::default(),
             hits: Hits::default(),
@@ -161,7 +164,7 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
 
     /// Runs until told to stop, or until nobody can wake it any more. Leaves the kernel as it is.
     pub fn run(mut self, wake_rx: &mpsc::Receiver<Wake<K::Notice>>) {
-        self.pass();
+        self.pass(true);
         loop {
             let first = match wake_rx.recv_timeout(self.until_due()) {
                 Ok(wake) => Some(wake),
@@ -176,7 +179,7 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
                 self.take(wake);
             }
             if self.look_after_fast_path() || woken || self.next_pass() <= self.now() {
-                self.pass();
+                self.pass(woken);
             }
         }
     }
@@ -185,22 +188,27 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
         self.started.elapsed()
     }
 
+    fn rest_soon(&mut self) {
+        self.due.rest = Some(self.now() + REST);
+    }
+
     fn until_due(&self) -> Duration {
         let times = [Some(self.next_pass()), self.due.attachments, self.due.doubts];
-        times.into_iter().flatten().min().unwrap_or(SWEEP).saturating_sub(self.now())
+        times.into_iter().flatten().min().unwrap_or_default().saturating_sub(self.now())
     }
 
     fn next_pass(&self) -> Duration {
         let times = [
-            Some(self.due.sweep),
+            Some(self.sweep.due()),
             self.due.observe.map(|(at, _)| at),
             self.due.surroundings,
             self.due.pods,
             self.due.publish,
             self.due.grace,
+            self.due.rest,
             self.retries.next(),
         ];
-        times.into_iter().flatten().min().unwrap_or(SWEEP)
+        times.into_iter().flatten().min().unwrap_or_default()
     }
 
     fn take(&mut self, wake: Wake<K::Notice>) {
@@ -251,17 +259,14 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
         }
     }
 
-    fn observe_after(&mut self, wait: Duration, why: &'static str) {
-        let at = self.now() + wait;
-        if self.due.observe.is_none_or(|(due, _)| at < due) {
-            self.due.observe = Some((at, why));
-        }
-    }
-
     /// Looks around where it is due, compares, applies, reports.
-    fn pass(&mut self) {
+    fn pass(&mut self, woken: bool) {
         self.heartbeat.beat(Instant::now());
         let begun = self.now();
+        let part = self.sweep.part(begun);
+        if part == Some(0) {
+            (self.due.surroundings, self.due.pods) = (Some(Duration::ZERO), Some(Duration::ZERO));
+        }
         self.kernel.begin_pass();
         if self.due.surroundings.is_some_and(|at| at <= begun) {
             self.due.surroundings = None;
@@ -273,9 +278,10 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
         if self.due.pods.is_some_and(|at| at <= begun) {
             self.look_at_pods();
         }
-        let sweeping = self.due.sweep <= begun;
-        if sweeping || self.due.observe.is_some_and(|(at, _)| at <= begun) {
-            self.observe(sweeping);
+        if let Some((_, why)) = self.due.observe.take_if(|(at, _)| *at <= begun) {
+            self.observe(why);
+        } else if let Some(part) = part {
+            self.sweep(part);
         }
         let (world, retries) = (&mut self.world, &self.retries);
         let ops = world.ops(|key| retries.holds(key, begun));
@@ -289,52 +295,18 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
         drop(ops);
         self.unpublished |= self.world.set_zero_checksum(self.kernel.takes_zero_checksum());
         self.publish();
+        // The small parts of a sweep, between which nothing happens, tell nothing new.
+        if woken || part.is_none_or(|part| part == 0) {
+            self.look_at_filter();
+        }
         self.report();
         if large {
             self.world.compact();
+            self.rest_soon();
+        }
+        if self.due.rest.take_if(|at| *at <= begun).is_some() {
             self.host.rest();
         }
-    }
-
-    fn observe(&mut self, sweeping: bool) {
-        let why = self.due.observe.take().map_or(SWEEPING, |(_, why)| why);
-        tracing::debug!(why, "looking at the kernel state");
-        let jitter = rand::rng().random_range(0.8..1.0);
-        self.due.sweep = self.now() + SWEEP.mul_f64(jitter);
-        // Whatever made the kernel state doubtful may have been at the uplink too.
-        self.choose_uplink();
-        self.look_at_pods();
-        if sweeping {
-            self.due.surroundings.get_or_insert(Duration::ZERO);
-        }
-        let (known, wanted) = (self.world.observed(), self.world.wanted());
-        // Doubt takes a full look; so does a sweep that found something, or could not tell.
-        if why == SWEEPING && matches!(self.kernel.is_still(known, wanted), Ok(true)) {
-            self.memory.swept();
-            return self.forget_healed();
-        }
-        match self.kernel.observe(self.world.wanted()) {
-            Ok(observed) => {
-                self.memory.observe_problem = None;
-                self.memory.observed(sweeping, why);
-                self.world.observe(observed);
-                self.forget_healed();
-            }
-            Err(error) => {
-                let problem = error.to_string();
-                if self.memory.observe_problem.as_ref() != Some(&problem) {
-                    tracing::error!(%error, "cannot read the kernel state; trying again every second");
-                }
-                self.memory.observe_problem = Some(problem);
-                self.observe_after(Duration::from_secs(1), "reading the kernel state failed");
-            }
-        }
-    }
-
-    /// What failed and is as wanted all the same, since somebody else saw to it.
-    fn forget_healed(&mut self) {
-        let (wanted, observed) = (self.world.wanted(), self.world.observed());
-        self.retries.forget_if(|key| wanted.get(key) == observed.get(key));
     }
 
     fn apply(&mut self, ops: &[Op], begun: Duration) {
@@ -393,7 +365,6 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
     }
 
     fn report(&mut self) {
-        self.look_at_filter();
         let mut report = self.memory.report(&self.world, &self.retries, self.now(), self.filter.clone());
         report.fast_path = self.hits.report(&self.world);
         self.report_tx.send_if_modified(|current| {

@@ -157,10 +157,7 @@ impl Memory {
         self.disturbed.insert(key);
     }
 
-    pub(super) fn observed(&mut self, sweeping: bool, why: &str) {
-        if sweeping {
-            self.swept();
-        }
+    pub(super) fn observed(&mut self, why: &str) {
         // The first look finds what an earlier life left; after that, differences that we did not
         // cause ourselves are news.
         self.suspicious = self.looked_before && why != "this node changed";

@@ -1,5 +1,9 @@
 //! Reading back everything that is ours.
 
+use std::{mem, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+
 use super::{LinuxKernel, classify, explain, setting};
 use crate::{
     kernel::{
@@ -13,7 +17,7 @@ use crate::{
             socket::Refusal,
         },
     },
-    model::{Family, Key, Object, Route, State},
+    model::{Family, Key, Mac, Object, Route, State},
 };
 
 /// The large tables, one entry or more per peer each.
@@ -28,27 +32,29 @@ pub(super) enum Table {
 impl Table {
     pub(super) const ALL: [Self; 4] = [Self::Neighbours, Self::Forwarding, Self::Nexthops, Self::Routes];
 
-    /// The object is an entry of this table.
-    pub(super) fn holds(self, key: &Key) -> bool {
-        match self {
-            Self::Neighbours => matches!(key, Key::Neighbour(_)),
-            Self::Forwarding => matches!(key, Key::Fdb(..)),
-            Self::Nexthops => matches!(key, Key::Nexthop(_)),
-            Self::Routes => matches!(key, Key::Route(_)),
-        }
+    /// Its entries in a state.
+    pub(super) fn entries(self, state: &State) -> impl Iterator<Item = (&Key, &Object)> {
+        let first = match self {
+            Self::Neighbours => Key::Neighbour(Ipv4Addr::UNSPECIFIED.into()),
+            Self::Forwarding => Key::Fdb(Family::V4, Mac([0; 6])),
+            Self::Nexthops => Key::Nexthop(Ipv4Addr::UNSPECIFIED),
+            Self::Routes => Key::Route(Ipv4Net::default().into()),
+        };
+        state.range(first..).take_while(move |(key, _)| mem::discriminant(*key) == mem::discriminant(&first))
     }
 }
 
 impl LinuxKernel {
     pub(super) fn observe_all(&mut self, wanted: &State) -> Result<State, KernelError> {
         let mut state = self.observe_few(wanted)?;
+        let keep = |entry, found: &mut Vec<(Key, Object)>| found.push(entry);
         // Built into the map in one go: that is faster and takes half the room.
         let mut all = Vec::with_capacity(wanted.len());
         for table in [Table::Neighbours, Table::Forwarding, Table::Nexthops] {
-            self.read_table(table, wanted, |entry| entry, &mut all)?;
+            self.read_table(table, wanted, keep, |mut found| all.append(&mut found))?;
         }
         let mut routes = Vec::new();
-        self.read_table(Table::Routes, wanted, |entry| entry, &mut routes)?;
+        self.read_table(Table::Routes, wanted, keep, |mut found| routes.append(&mut found))?;
         // Two of ours for one destination: the last one stays, so that what is wrong is mended.
         let (right, wrong): (Vec<_>, Vec<_>) =
             routes.into_iter().partition(|(key, object)| wanted.get(key) == Some(object));
@@ -124,13 +130,13 @@ impl LinuxKernel {
         Ok(())
     }
 
-    /// Reads a table, and keeps what `each` makes of the entries that are ours.
-    pub(super) fn read_table<T>(
+    /// Reads a table in one or more dumps, and takes what `each` makes of the entries of each that are ours.
+    pub(super) fn read_table<A: Default>(
         &mut self,
         table: Table,
         wanted: &State,
-        each: impl Fn((Key, Object)) -> T,
-        into: &mut Vec<T>,
+        each: impl Fn((Key, Object), &mut A),
+        mut take: impl FnMut(A),
     ) -> Result<(), KernelError> {
         let devices = self.devices();
         match table {
@@ -141,32 +147,36 @@ impl LinuxKernel {
                         Table::Forwarding => (fdb::list(index), "forwarding entries"),
                         _ => (neighbour::list(family, index), "neighbours"),
                     };
-                    let found = self.socket.dump(request, |payload| {
-                        let entry =
-                            Neighbour::read(payload).filter(|entry| entry.index == index && entry.is_permanent())?;
-                        classify::neighbour(devices, &entry).map(&each)
+                    let found = self.socket.fold(request, |payload, found| {
+                        let ours = Neighbour::read(payload)
+                            .filter(|entry| entry.index == index && entry.is_permanent())
+                            .and_then(|entry| classify::neighbour(devices, &entry));
+                        ours.into_iter().for_each(|entry| each(entry, found));
                     });
                     let attempt = || format!("list the {what} of the {family} VXLAN device");
-                    into.extend(found.map_err(|refusal| explain(&attempt(), &refusal, None))?);
+                    take(found.map_err(|refusal| explain(&attempt(), &refusal, None))?);
                 }
             }
             Table::Nexthops if self.nexthops && devices[0] != 0 => {
-                let found = self.socket.dump(nexthop::list(devices[0]), |payload| {
-                    classify::nexthop(devices, &Nexthop::read(payload)?, |key| wanted.contains_key(key)).map(&each)
+                let found = self.socket.fold(nexthop::list(devices[0]), |payload, found| {
+                    let ours = Nexthop::read(payload)
+                        .and_then(|nexthop| classify::nexthop(devices, &nexthop, |key| wanted.contains_key(key)));
+                    ours.into_iter().for_each(|entry| each(entry, found));
                 });
-                into.extend(found.map_err(|refusal| explain("list the nexthops", &refusal, None))?);
+                take(found.map_err(|refusal| explain("list the nexthops", &refusal, None))?);
             }
             Table::Nexthops => {}
             Table::Routes => {
                 for family in Family::ALL {
                     for protocol in [Route::FLANNEL_PROTOCOL, Route::PROTOCOL] {
                         let scope = &self.scope;
-                        let found = self.socket.dump(route::list(family, Some(protocol)), |payload| {
-                            classify::route(scope, devices, &Entry::read(payload)?).map(&each)
+                        let found = self.socket.fold(route::list(family, Some(protocol)), |payload, found| {
+                            let ours = Entry::read(payload).and_then(|entry| classify::route(scope, devices, &entry));
+                            ours.into_iter().for_each(|entry| each(entry, found));
                         });
                         match found {
                             Err(Refusal { errno, .. }) if route::has_none(errno) => {}
-                            found => into.extend(found.map_err(|refusal| explain("list the routes", &refusal, None))?),
+                            found => take(found.map_err(|refusal| explain("list the routes", &refusal, None))?),
                         }
                     }
                 }
