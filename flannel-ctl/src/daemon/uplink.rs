@@ -23,9 +23,9 @@ pub(super) fn find(policy: &UplinkPolicy, network: &Network) -> Result<(Uplink, 
         Some(target) => kernel.reach(target)?,
         None => None,
     };
-    let mut default = |family: Family| match policy.names_none() && families.contains(&family) {
-        true => Ok(kernel.default_links(family)?.first().copied()),
-        false => Ok::<_, StartError>(None),
+    let mut default = |family: Family| {
+        let decides = policy.names_none() && families.contains(&family);
+        Ok::<_, StartError>(if decides { kernel.default_links(family)?.first().copied() } else { None })
     };
     let routes = RouteHints {
         default_v4: default(Family::V4)?,

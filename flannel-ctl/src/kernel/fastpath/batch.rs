@@ -1,20 +1,24 @@
 //! Many entries of a map with one system call, which the library does not offer.
 
 use std::{
+    io,
     os::fd::{AsRawFd, BorrowedFd},
     ptr,
 };
 
-use nix::libc;
+use nix::{errno::Errno, libc};
 
 /// Of `enum bpf_cmd` (`linux/bpf.h`, 5.6).
+const MAP_LOOKUP_BATCH: libc::c_long = 24;
 const MAP_UPDATE_BATCH: libc::c_long = 26;
+/// Entries that are read at once; no bucket of a hash has as many.
+const AT_ONCE: u32 = 1024;
 
-/// The member of `union bpf_attr` for it.
+/// The member of `union bpf_attr` for them.
 #[repr(C)]
-struct Update {
-    in_batch: u64,
-    out_batch: u64,
+struct Batch {
+    from: u64,
+    to: u64,
     keys: u64,
     values: u64,
     /// The kernel says here how many it has done, if it fails.
@@ -29,9 +33,9 @@ struct Update {
 pub(super) fn put<K: bytemuck::Pod, V: bytemuck::Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> usize {
     let wanted = keys.len().min(values.len());
     let (Ok(count), Ok(map)) = (u32::try_from(wanted), u32::try_from(map.as_raw_fd())) else { return 0 };
-    let mut update = Update {
-        in_batch: 0,
-        out_batch: 0,
+    let mut update = Batch {
+        from: 0,
+        to: 0,
         keys: keys.as_ptr().expose_provenance() as u64,
         values: values.as_ptr().expose_provenance() as u64,
         count,
@@ -42,11 +46,50 @@ pub(super) fn put<K: bytemuck::Pod, V: bytemuck::Pod>(map: BorrowedFd<'_>, keys:
     // SAFETY: the kernel reads `count` keys and values of the map's own sizes, which are those of K and V (checked when
     // the map was opened), and writes to the attribute; all of them outlive the call.
     let outcome =
-        unsafe { libc::syscall(libc::SYS_bpf, MAP_UPDATE_BATCH, ptr::from_mut(&mut update), size_of::<Update>()) };
+        unsafe { libc::syscall(libc::SYS_bpf, MAP_UPDATE_BATCH, ptr::from_mut(&mut update), size_of::<Batch>()) };
     match outcome {
         0 => wanted,
         // A call that is refused at the door leaves the count as it was.
         _ if update.count == count => 0,
         _ => update.count as usize,
+    }
+}
+
+/// Every entry of the hash behind `map`, as far as others leave it alone meanwhile.
+pub(super) fn all<K: bytemuck::Pod, V: bytemuck::Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V)>> {
+    let map = u32::try_from(map.as_raw_fd()).map_err(io::Error::other)?;
+    let mut keys = vec![K::zeroed(); AT_ONCE as usize];
+    let mut values = vec![V::zeroed(); AT_ONCE as usize];
+    let mut found = Vec::new();
+    let mut position: Option<u32> = None;
+    loop {
+        let (mut next, from) = (0_u32, position);
+        let mut lookup = Batch {
+            from: from.as_ref().map_or(0, |from| ptr::from_ref(from).expose_provenance() as u64),
+            to: ptr::from_mut(&mut next).expose_provenance() as u64,
+            keys: keys.as_mut_ptr().expose_provenance() as u64,
+            values: values.as_mut_ptr().expose_provenance() as u64,
+            count: AT_ONCE,
+            map,
+            element_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the kernel writes at most `count` keys and values of the map's own sizes, which are those of K and V
+        // (checked when the map was opened), a position of 32 bits, and to the attribute; all of them outlive the call.
+        let outcome =
+            unsafe { libc::syscall(libc::SYS_bpf, MAP_LOOKUP_BATCH, ptr::from_mut(&mut lookup), size_of::<Batch>()) };
+        let ended = match outcome {
+            0 => false,
+            _ => match Errno::last() {
+                // What was left is there all the same.
+                Errno::ENOENT => true,
+                errno => return Err(errno.into()),
+            },
+        };
+        found.extend(keys.iter().copied().zip(values.iter().copied()).take(lookup.count as usize));
+        if ended {
+            return Ok(found);
+        }
+        position = Some(next);
     }
 }

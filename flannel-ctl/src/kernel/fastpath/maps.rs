@@ -1,6 +1,6 @@
 //! The maps, by what is in them.
 
-use std::{collections::BTreeMap, fs, io, net::IpAddr, path::Path};
+use std::{fs, io, net::IpAddr, path::Path};
 
 use aya::maps::MapData;
 use flannel_common::{
@@ -96,7 +96,7 @@ impl Maps {
     }
 
     /// All of them, as networks: the programs know only base addresses, whose length is in the settings.
-    pub(super) fn peers(&self) -> Result<BTreeMap<IpNet, Peer>, FastPathError> {
+    pub(super) fn peers(&self) -> Result<Vec<(IpNet, Peer)>, FastPathError> {
         let settings = self.settings()?;
         let length = |address: IpAddr| {
             let mask: u128 = match address {
@@ -106,15 +106,8 @@ impl Maps {
             let ones = u8::try_from(mask.count_ones()).unwrap_or(128);
             if address.is_ipv4() { ones.saturating_sub(96) } else { ones }
         };
-        let mut peers = BTreeMap::new();
-        for entry in self.peers.entries() {
-            let (base, peer) = entry?;
-            let base = IpAddr::from(base);
-            if let Ok(net) = IpNet::new(base, length(base)) {
-                peers.insert(net, peer);
-            }
-        }
-        Ok(peers)
+        let net = |base: IpAddr| IpNet::new(base, length(base)).ok();
+        Ok(self.peers.all()?.into_iter().filter_map(|(base, peer)| Some((net(base.into())?, peer))).collect())
     }
 
     pub(super) fn put_peer(&mut self, base: Address, peer: Peer) -> Result<(), FastPathError> {

@@ -30,14 +30,12 @@ mod trace;
 pub mod trial;
 
 use std::{
-    collections::BTreeMap,
     net::IpAddr,
     path::Path,
     time::{Duration, Instant},
 };
 
 use flannel_common::{Address, Peer, PodInterface, Settings};
-use ipnet::IpNet;
 
 use self::{directory::Directory, doubts::Doubts, hooks::Hooks, maps::Maps, object::Programs};
 pub use self::{
@@ -62,7 +60,6 @@ pub struct FastPath {
     settings: Settings,
     policy: Option<FastPathPolicy>,
     doubts: Doubts,
-    peers: BTreeMap<IpNet, Peer>,
 }
 
 /// Interface indexes that [`Place`]s stand for.
@@ -88,9 +85,8 @@ impl FastPath {
         let directory = Directory::prepare(directory)?;
         let (programs, maps) = object::load(&directory, sizes)?;
         let settings = maps.settings()?;
-        let peers = maps.peers()?;
         let (hooks, doubts) = (Hooks::of_this_kernel(), Doubts::default());
-        Ok(Self { directory, hooks, programs, maps, settings, policy: None, doubts, peers })
+        Ok(Self { directory, hooks, programs, maps, settings, policy: None, doubts })
     }
 
     /// Detaches and forgets the programs and maps below `directory`, of whichever version. What was removed, in words.
@@ -147,8 +143,15 @@ impl FastPath {
 
     /// Adds what is there to `out`.
     pub fn observe(&self, indexes: Indexes, out: &mut State) -> Result<(), KernelError> {
-        out.extend(self.peers.iter().map(|(net, peer)| (Key::FastPeer(*net), object_of(peer))));
+        out.extend(self.peers()?);
         self.observe_without_peers(indexes, out)
+    }
+
+    /// The peers alone.
+    pub fn peers(&self) -> Result<impl Iterator<Item = (Key, Object)> + use<>, KernelError> {
+        let peers =
+            self.maps.peers().map_err(|error| error.into_kernel("look at the peers of the fast path".into()))?;
+        Ok(peers.into_iter().map(|(net, peer)| (Key::FastPeer(net), object_of(&peer))))
     }
 
     /// The same without the peers, which are many.
@@ -184,16 +187,12 @@ impl FastPath {
     pub fn put_peers(&mut self, ops: &[Op]) -> Vec<Result<(), FastPathError>> {
         let puts = ops.iter().map_while(|op| match (&op.key, &op.to) {
             (Key::FastPeer(net), Some(Object::FastPeer { outer, zero_checksum })) => {
-                Some((*net, peer(*outer, *zero_checksum)))
+                Some((Address::from(net.network()), peer(*outer, *zero_checksum)))
             }
             _ => None,
         });
-        let (nets, peers): (Vec<_>, Vec<_>) = puts.unzip();
-        let bases: Vec<_> = nets.iter().map(|net| Address::from(net.network())).collect();
-        let outcomes = self.maps.put_peers(&bases, &peers);
-        let done = nets.into_iter().zip(peers).zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
-        self.peers.extend(done.map(|(entry, _)| entry));
-        outcomes
+        let (bases, peers): (Vec<_>, Vec<_>) = puts.unzip();
+        self.maps.put_peers(&bases, &peers)
     }
 
     /// Carries out one change.
@@ -216,16 +215,9 @@ impl FastPath {
                 Ok(())
             }
             (Key::FastPeer(net), Some(Object::FastPeer { outer, zero_checksum })) => {
-                let peer = peer(*outer, *zero_checksum);
-                self.maps.put_peer(Address::from(net.network()), peer)?;
-                self.peers.insert(*net, peer);
-                Ok(())
+                self.maps.put_peer(Address::from(net.network()), peer(*outer, *zero_checksum))
             }
-            (Key::FastPeer(net), None) => {
-                self.maps.remove_peer(Address::from(net.network()))?;
-                self.peers.remove(net);
-                Ok(())
-            }
+            (Key::FastPeer(net), None) => self.maps.remove_peer(Address::from(net.network())),
             (Key::Attachment(place), Some(Object::Attachment { mtu })) => {
                 if let Place::Pod(index) = place {
                     self.maps.put_pod(*index, PodInterface { since: 0, learned: 0, mtu: *mtu })?;

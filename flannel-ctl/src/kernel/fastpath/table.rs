@@ -86,7 +86,12 @@ impl<K: Pod, V: Pod> Hash<K, V> {
         }
     }
 
-    /// All of it, as far as others leave it alone meanwhile.
+    /// All of it at once.
+    pub(super) fn all(&self) -> Result<Vec<(K, V)>, FastPathError> {
+        batch::all(self.fd.as_fd()).map_err(|cause| failed("read", self.name, MapError::IoError(cause)))
+    }
+
+    /// All of it, one by one, as far as others leave it alone meanwhile.
     pub(super) fn entries(&self) -> impl Iterator<Item = Result<(K, V), FastPathError>> + '_ {
         self.map.iter().map(|entry| match entry {
             Ok((key, value)) => Ok((key.0, value.0)),

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     time::Duration,
 };
 
 use nix::errno::Errno;
 
-use super::{LinuxKernel, explain, explain::refused};
+use super::{LinuxKernel, explain, explain::refused, table_sum::TableSum};
 use crate::{
     kernel::{
         KernelError,
@@ -51,11 +52,23 @@ impl LinuxKernel {
         self.fast.as_ref().map_or(Ok(()), |fast| fast.observe(indexes, state))
     }
 
-    /// Nobody but us writes the maps; what is attached is another matter.
+    /// What goes without a word: settings and attachments. Of the peers see [`Self::fast_peers_are_still`].
     pub(super) fn observe_silent(&self) -> Option<Result<State, KernelError>> {
         let mut found = State::new();
         let looked = self.fast.as_ref()?.observe_without_peers(self.indexes(), &mut found);
         Some(looked.map(|()| found))
+    }
+
+    /// Whatever has the rights may write to the map, which tells nobody.
+    pub(super) fn fast_peers_are_still(&self, known: &State) -> Result<bool, KernelError> {
+        let Some(fast) = &self.fast else { return Ok(true) };
+        let (mut expected, mut found) = (TableSum::default(), TableSum::default());
+        let known = known.range((Bound::Excluded(Key::FastPath), Bound::Unbounded));
+        known
+            .take_while(|(key, _)| matches!(key, Key::FastPeer(_)))
+            .for_each(|(key, object)| expected.add(key, object));
+        fast.peers()?.for_each(|(key, object)| found.add(&key, &object));
+        Ok(found == expected)
     }
 
     /// Every flow has to be proved again.

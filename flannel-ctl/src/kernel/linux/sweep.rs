@@ -11,14 +11,17 @@ use crate::{
 };
 
 impl LinuxKernel {
-    /// What is small, then each of the large tables.
-    pub(super) const PARTS: usize = 1 + Table::ALL.len();
+    /// What is small, each of the large tables, the fast path's peers.
+    pub(super) const PARTS: usize = 1 + Table::ALL.len() + 1;
 
     /// Everything in this part is as `known` says.
     pub(super) fn sweep(&mut self, part: usize, known: &State, wanted: &State) -> Result<bool, KernelError> {
-        match part.checked_sub(1).and_then(|table| Table::ALL.get(table)) {
-            Some(table) => self.table_is_still(*table, known, wanted),
-            None => self.few_are_still(known, wanted),
+        match part {
+            0 => self.few_are_still(known, wanted),
+            table => match Table::ALL.get(table - 1) {
+                Some(table) => self.table_is_still(*table, known, wanted),
+                None => self.fast_peers_are_still(known),
+            },
         }
     }
 

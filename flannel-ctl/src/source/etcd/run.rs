@@ -1,6 +1,6 @@
 //! The life of the source: one session after another, each from a fresh list.
 
-use std::{collections::BTreeSet, pin::pin, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::{
     sync::watch::Receiver,
@@ -135,7 +135,7 @@ impl Keeper<'_> {
         let mut feed = self.resync(session).await?;
         let mut check_at = Instant::now() + self.check_every();
         let mut suspicious = false;
-        let mut rights_lost = pin!(rights::lost(session));
+        let mut rights_lost = Box::pin(rights::lost(session));
         loop {
             tokio::select! {
                 change = feed.next() => self.take_in(session, change?).await?,
