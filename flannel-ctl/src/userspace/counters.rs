@@ -46,7 +46,7 @@ counters! {
     SentMalformed = "sent_malformed";
     /// Sent: dropped, a destination that no node has leased.
     SentNoRoute = "sent_no_route";
-    /// Sent: dropped, larger than what the wire takes; the sender was told.
+    /// Sent: in fragments, larger than what the wire takes; the sender was told.
     SentTooBig = "sent_too_big";
     /// Sent: dropped, time to live at its end; the sender was told.
     SentTimeExceeded = "sent_time_exceeded";
@@ -77,7 +77,7 @@ counters! {
     ReceivedForged = "received_forged";
     /// Received: dropped, congestion marks that RFC 6040 wants dropped.
     ReceivedEcn = "received_ecn";
-    /// Received: dropped, time to live at its end; the sender was told.
+    /// Received: dropped, time to live at its end.
     ReceivedTimeExceeded = "received_time_exceeded";
     /// Received: dropped, the device would not take it.
     ReceivedRefused = "received_refused";

@@ -14,7 +14,10 @@ use super::{
     counters::Counts,
     engine::Shared,
     flow,
-    packet::coalesce::{Coalescer, Limits, MAX_PIECES, Super},
+    packet::{
+        coalesce::{Coalescer, Limits, MAX_PIECES, Super},
+        ecn, ttl,
+    },
     sys::{self, Arrival},
     wait::Patience,
 };
@@ -105,7 +108,16 @@ impl Decapsulate {
         if !self.reader.may_send(source, arrival.from.ip()) {
             return Err(Counter::ReceivedForged);
         }
-        self.coalescer.push(buffer, place.end - octets..place.end).map_err(|_| Counter::ReceivedMalformed)?;
+        let place = place.end - octets..place.end;
+        let packet = &mut buffer[place.clone()];
+        if !ecn::mark(packet, arrival.tos) {
+            return Err(Counter::ReceivedEcn);
+        }
+        // flannel's daemons are routers on both sides, and say nothing at the end of a packet's time.
+        if self.shared.options.wire.is_hop() && !ttl::decrement(packet) {
+            return Err(Counter::ReceivedTimeExceeded);
+        }
+        self.coalescer.push(buffer, place).map_err(|_| Counter::ReceivedMalformed)?;
         self.counts.add(Counter::ReceivedPackets, 1);
         self.counts.add(Counter::ReceivedBytes, octets as u64);
         Ok(())

@@ -7,17 +7,22 @@ use std::{
     io::{self, IoSlice, Read as _},
     net::{IpAddr, SocketAddr},
     os::fd::AsFd as _,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
+
+use nix::libc;
 
 use super::{
     Counter, EngineError, Forward, Reader, Wire,
     counters::Counts,
     engine::Shared,
     flow::Flow,
+    notice::Notices,
     packet::{
         checksum,
+        icmp::Problem,
         segment::{Cutter, Segments},
+        ttl,
         virtio::{self, VirtioHeader},
     },
     sys,
@@ -46,6 +51,7 @@ pub(super) struct Encapsulate {
     used: usize,
     trains: Vec<Train>,
     gathered: usize,
+    notices: Notices,
     /// Octets before a packet: the virtio header, and in its place later the tunnel's.
     front: usize,
 }
@@ -84,6 +90,7 @@ impl Encapsulate {
             used: 0,
             trains: Vec::with_capacity(MAX_GATHERED),
             gathered: 0,
+            notices: Notices::new(),
             front,
         }
     }
@@ -132,12 +139,17 @@ impl Encapsulate {
         let packet = &mut self.arena[begin..begin + octets];
         let Some(flow) = Flow::of(packet) else { return self.malformed() };
         let Some(forward) = self.reader.forward(flow.destination) else {
-            return self.counts.add(Counter::SentNoRoute, 1);
+            self.counts.add(Counter::SentNoRoute, 1);
+            return self.tell(Problem::NoRoute, begin, octets);
         };
-        let way = Way { to: forward.public, hash: flow.hash, tos: flow.ecn };
+        if self.shared.options.wire.is_hop() && !ttl::decrement(packet) {
+            self.counts.add(Counter::SentTimeExceeded, 1);
+            return self.tell(Problem::TimeExceeded, begin, octets);
+        }
+        let way = Way { to: forward.public, hash: flow.hash, tos: flow.outer_tos };
         if header.gso.is_some() {
             // What was gathered came before it.
-            self.flush_before(begin - self.front);
+            self.flush_trains();
             self.cut(&header, begin, octets, way, forward, flow.family);
             return;
         }
@@ -158,7 +170,7 @@ impl Encapsulate {
     }
 
     fn append(&mut self, way: Way, place: usize, octets: usize) {
-        let trains = self.shared.offloads.udp_gso;
+        let trains = self.shared.cuts();
         let last = self.trains.iter_mut().rfind(|train| train.way == way && !train.places.is_empty());
         if let Some(train) = last
             && trains
@@ -178,13 +190,13 @@ impl Encapsulate {
 
     /// Sends all that was gathered.
     fn flush(&mut self) {
-        self.flush_before(0);
+        self.flush_trains();
         self.used = 0;
         self.reader.refresh();
     }
 
-    /// The same, while something still lies at `_behind`.
-    fn flush_before(&mut self, _behind: usize) {
+    /// The same, while another packet still lies behind them.
+    fn flush_trains(&mut self) {
         for at in 0..self.trains.len() {
             let train = &self.trains[at];
             if train.places.is_empty() {
@@ -194,8 +206,13 @@ impl Encapsulate {
             for (piece, (place, octets)) in pieces.iter_mut().zip(&train.places) {
                 *piece = IoSlice::new(&self.arena[*place..place + octets]);
             }
-            let count = train.places.len();
-            self.send(train.way, &pieces[..count], 1, train.size, train.octets);
+            let (count, way) = (train.places.len(), train.way);
+            let told = send(&self.shared, &self.counts, way, &pieces[..count], 1, train.size, train.octets);
+            let first = train.places.first().copied();
+            if let (Told::TooBig, Some((place, octets))) = (told, first) {
+                let room = self.shared.options.wire.room();
+                self.too_big(way, place + room, octets - room);
+            }
             self.trains[at].places.clear();
         }
         self.gathered = 0;
@@ -210,11 +227,30 @@ impl Encapsulate {
         for (room, _) in segments.iter_mut() {
             wire.write(room, forward.mac, family);
         }
-        send_segments(&self.shared, &self.counts, way, &segments);
+        if send_segments(&self.shared, &self.counts, way, &segments) == Told::TooBig {
+            self.too_big(way, begin, octets);
+        }
     }
 
-    fn send(&self, way: Way, pieces: &[IoSlice<'_>], each: usize, size: usize, octets: usize) {
-        send(&self.shared, &self.counts, way, pieces, each, size, octets);
+    /// What lies there was sent in fragments. Its sender had better send less, if it asked not to have that done.
+    fn too_big(&mut self, way: Way, begin: usize, octets: usize) {
+        let packet = &self.arena[begin..begin + octets];
+        let may_be_cut =
+            packet.first().is_some_and(|first| first >> 4 == 4) && packet.get(6).is_some_and(|flags| flags & 0x40 == 0);
+        if may_be_cut {
+            return;
+        }
+        let options = &self.shared.options;
+        let Ok(wire) = sys::path_mtu(options.local, SocketAddr::new(way.to, options.wire.port())) else { return };
+        let mtu = wire.saturating_sub(options.wire.overhead(Family::of(&options.local)));
+        if mtu < options.mtu {
+            self.tell(Problem::TooBig { mtu: u16::try_from(mtu).unwrap_or(u16::MAX) }, begin, octets);
+        }
+    }
+
+    fn tell(&mut self, problem: Problem, begin: usize, octets: usize) {
+        let mut tun = &self.shared.tun.queues[self.queue];
+        self.notices.send(&mut tun, &self.counts, problem, &self.arena[begin..begin + octets]);
     }
 
     fn malformed(&self) {
@@ -234,9 +270,18 @@ impl Train {
     }
 }
 
+/// What a send had to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    /// The path takes less than that.
+    TooBig,
+}
+
 /// As few sends as their lengths allow.
-fn send_segments(shared: &Shared, counts: &Counts, way: Way, segments: &Segments<'_>) {
-    let most = if shared.offloads.udp_gso { (MAX_OCTETS / segments.octets()).clamp(1, MAX_TRAIN) } else { 1 };
+fn send_segments(shared: &Shared, counts: &Counts, way: Way, segments: &Segments<'_>) -> Told {
+    let mut told = Told::Nothing;
+    let most = if shared.cuts() { (MAX_OCTETS / segments.octets()).clamp(1, MAX_TRAIN) } else { 1 };
     let mut all = segments.iter();
     loop {
         let mut pieces = [IoSlice::new(&[]); 2 * MAX_TRAIN];
@@ -248,14 +293,24 @@ fn send_segments(shared: &Shared, counts: &Counts, way: Way, segments: &Segments
             octets += header.len() + payload.len();
         }
         if count == 0 {
-            return;
+            return told;
         }
-        send(shared, counts, way, &pieces[..count], 2, segments.octets(), octets);
+        if send(shared, counts, way, &pieces[..count], 2, segments.octets(), octets) == Told::TooBig {
+            told = Told::TooBig;
+        }
     }
 }
 
 /// `each` pieces make a datagram.
-fn send(shared: &Shared, counts: &Counts, way: Way, pieces: &[IoSlice<'_>], each: usize, size: usize, octets: usize) {
+fn send(
+    shared: &Shared,
+    counts: &Counts,
+    way: Way,
+    pieces: &[IoSlice<'_>],
+    each: usize,
+    size: usize,
+    octets: usize,
+) -> Told {
     let packets = pieces.len() / each;
     let segment = if packets > 1 { u16::try_from(size).ok() } else { None };
     let to = SocketAddr::new(way.to, shared.options.wire.port());
@@ -264,14 +319,35 @@ fn send(shared: &Shared, counts: &Counts, way: Way, pieces: &[IoSlice<'_>], each
         Ok(_) => {
             counts.add(Counter::SentPackets, packets as u64);
             counts.add(Counter::SentBytes, (octets - packets * shared.options.wire.room()) as u64);
+            Told::Nothing
+        }
+        // Each on its own it may go, in fragments: a train is not fragmented. Linux before 6.8 calls both a wrong argument.
+        Err(error) if packets > 1 && is_about_train(&error) => {
+            let too_big = error.raw_os_error() != Some(libc::EIO);
+            if !too_big {
+                shared.no_udp_gso.store(true, Ordering::Relaxed);
+            }
+            for one in pieces.chunks(each) {
+                let octets = one.iter().map(|piece| piece.len()).sum();
+                send(shared, counts, way, one, each, size, octets);
+            }
+            if too_big {
+                counts.add(Counter::SentTooBig, packets as u64);
+                return Told::TooBig;
+            }
+            Told::Nothing
         }
         Err(error) => {
             let reason = match error.raw_os_error() {
-                Some(nix::libc::EAGAIN | nix::libc::ENOBUFS | nix::libc::ENOMEM) => Counter::SentNoRoom,
-                Some(nix::libc::EMSGSIZE) => Counter::SentTooBig,
+                Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Counter::SentNoRoom,
                 _ => Counter::SentRefused,
             };
             counts.add(reason, packets as u64);
+            Told::Nothing
         }
     }
+}
+
+fn is_about_train(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL | libc::EIO))
 }

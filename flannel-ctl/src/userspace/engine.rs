@@ -3,7 +3,10 @@
 use std::{
     fmt, io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{Builder, JoinHandle},
 };
 
@@ -28,8 +31,10 @@ pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) tun: Tun,
     pub(super) sockets: Sockets,
-    /// What is in use.
+    /// What is in use, unless it proves not to work.
     pub(super) offloads: Offloads,
+    /// A device on the way cannot do without help what `UDP_SEGMENT` needs.
+    pub(super) no_udp_gso: AtomicBool,
     pub(super) stop: Arc<Stop>,
     /// One of each thread.
     counts: Vec<Arc<Counts>>,
@@ -56,6 +61,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             options: options.clone(),
             offloads: sockets.offloads,
+            no_udp_gso: AtomicBool::new(false),
             tun,
             sockets,
             stop,
@@ -96,7 +102,8 @@ impl Engine {
         let overflow = Counts::default();
         overflow.add(Counter::ReceivedOverflow, shared.sockets.overflow());
         let counts = shared.counts.iter().map(Arc::as_ref).chain([&overflow]);
-        Statistics::new(counts, shared.offloads, shared.tun.queues.len())
+        let offloads = Offloads { udp_gso: shared.cuts(), ..shared.offloads };
+        Statistics::new(counts, offloads, shared.tun.queues.len())
     }
 
     /// Ends the threads and waits for them: milliseconds. The device stays, and takes no packets any more.
@@ -116,6 +123,11 @@ impl Drop for Engine {
 }
 
 impl Shared {
+    /// Whether one send may carry a train.
+    pub(super) fn cuts(&self) -> bool {
+        self.offloads.udp_gso && !self.no_udp_gso.load(Ordering::Relaxed)
+    }
+
     fn end(&self, error: EngineError) {
         if !self.stop.is_rung() {
             let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).0.take();

@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::packet::layout::{self, Layout};
+use super::packet::{
+    ecn,
+    layout::{self, Layout},
+};
 use crate::model::Family;
 
 /// The parts of a packet that decide where it goes, and by which port.
@@ -12,8 +15,8 @@ pub(super) struct Flow {
     pub(super) destination: IpAddr,
     /// Of addresses, and of ports where there are some: the same for all packets of a flow.
     pub(super) hash: u32,
-    /// The congestion mark of the outer packet (RFC 6040), and nothing else of the type of service, as the kernel's device has it.
-    pub(super) ecn: u8,
+    /// The outer packet's type of service: the congestion mark, and nothing else.
+    pub(super) outer_tos: u8,
 }
 
 impl Flow {
@@ -36,7 +39,7 @@ impl Flow {
             _ => return None,
         };
         let hash = (mix(seed, ports(packet)) >> 32) as u32;
-        Some(Self { family, destination, hash, ecn: outer_ecn(tos) })
+        Some(Self { family, destination, hash, outer_tos: ecn::encapsulate(tos) })
     }
 }
 
@@ -57,14 +60,6 @@ fn ports(packet: &[u8]) -> u64 {
             packet.get(transport..transport + 4).map_or(0, |ports| u64::from(word(ports, 0)))
         }
         _ => 0,
-    }
-}
-
-/// `INET_ECN_encapsulate` of include/net/inet_ecn.h: what has been through congestion may go through it again.
-const fn outer_ecn(tos: u8) -> u8 {
-    match tos & 0b11 {
-        0b11 => 0b10,
-        other => other,
     }
 }
 

@@ -15,6 +15,7 @@ mod encapsulate;
 mod engine;
 mod error;
 mod flow;
+mod notice;
 mod options;
 pub mod packet;
 mod socket;

@@ -9,7 +9,7 @@ use std::{
     fs::File,
     io::{self, IoSlice},
     mem,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
     os::{
         fd::{AsRawFd as _, BorrowedFd},
         unix::net::UnixDatagram,
@@ -43,7 +43,6 @@ pub(super) struct Arrival {
     /// Octets of each datagram but the last, if the kernel made one message of several.
     pub(super) segment: Option<u16>,
     /// Type of service, or traffic class.
-    #[expect(dead_code, reason = "its congestion mark is not carried over yet")]
     pub(super) tos: u8,
     /// It was longer than the buffer.
     pub(super) cut: bool,
@@ -171,6 +170,22 @@ pub(super) fn overflow(socket: BorrowedFd<'_>) -> io::Result<u32> {
     };
     Errno::result(result)?;
     Ok(info[DROPS])
+}
+
+/// What fits into a datagram's packet on the way to an address, as far as the kernel knows (`IP_MTU`, `IPV6_MTU`).
+pub(super) fn path_mtu(local: IpAddr, to: SocketAddr) -> io::Result<u32> {
+    let socket = UdpSocket::bind((local, 0))?;
+    socket.connect(to)?;
+    let (level, name) = match to {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
+    };
+    let mut mtu: libc::c_int = 0;
+    let mut length = size(size_of::<libc::c_int>());
+    // SAFETY: pointer and size are those of an int that outlives the call.
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut mtu).cast(), &raw mut length) };
+    Errno::result(result)?;
+    Ok(mtu.cast_unsigned())
 }
 
 /// Sends what lies in `pieces`, one behind the other: as one datagram, or as datagrams of `segment` octets each.

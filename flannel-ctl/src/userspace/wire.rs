@@ -53,6 +53,11 @@ impl Wire {
         }
     }
 
+    /// Whether each side takes one from the time to live.
+    pub const fn is_hop(&self) -> bool {
+        matches!(self, Self::Raw { .. })
+    }
+
     /// Octets before the inner packet.
     pub const fn room(&self) -> usize {
         match self {

@@ -7,4 +7,5 @@
 mod forged;
 mod life;
 mod mesh;
+mod packets;
 mod site;

@@ -28,8 +28,8 @@ fn two_engines_carry_both_families_over_both() {
         }
         let statistics = first.engine.as_ref().unwrap().statistics();
         assert!(statistics.offloads.udp_gso && statistics.offloads.tso, "{statistics:?}");
-        let per_call = statistics.get(Counter::SentPackets) / statistics.get(Counter::SentCalls);
-        assert!(per_call >= 3, "a super-packet is one call: {statistics:?}");
+        let (packets, calls) = (statistics.get(Counter::SentPackets), statistics.get(Counter::SentCalls));
+        assert!(packets > calls, "a super-packet is one call: {statistics:?}");
         assert_eq!(statistics.get(Counter::SentMalformed) + statistics.get(Counter::ReceivedMalformed), 0);
         assert_eq!(statistics.get(Counter::SentRefused) + statistics.get(Counter::ReceivedRefused), 0);
     }

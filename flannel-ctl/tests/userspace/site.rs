@@ -18,7 +18,7 @@ pub(crate) const DEVICE: &str = "flannel.1";
 pub(crate) const PORT: u16 = 8472;
 pub(crate) const VNI: u32 = 1;
 /// The machine may be busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One end of the wire; numbers are 1 and 2.
 pub(crate) struct Node {
