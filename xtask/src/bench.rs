@@ -9,6 +9,8 @@ use anyhow::Result;
 use clap::Subcommand;
 use xtask::lab::StoreKind;
 
+use datapath::Study;
+
 use crate::{
     cargo::{cargo, root, succeed, target},
     tools::{self, Tool, say},
@@ -27,8 +29,8 @@ mod paper;
 mod samples;
 #[cfg(feature = "bench")]
 mod storm;
-#[cfg(feature = "bench")]
 mod usage;
+pub(crate) mod userspace;
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
@@ -37,6 +39,8 @@ pub(crate) enum Bench {
     Control(ControlArgs),
     /// The datapaths side by side: rates, latencies, CPU
     Datapath(datapath::DatapathArgs),
+    /// The userspace datapath beside kernel VXLAN, itself with one packet a call, and a blocking loop as flannel's
+    Userspace(datapath::DatapathArgs),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -70,21 +74,26 @@ pub(crate) struct ControlArgs {
 pub(crate) fn run(bench: &Bench) -> Result<ExitCode> {
     match bench {
         Bench::Control(args) => control(args),
-        Bench::Datapath(args) if cfg!(feature = "bench") || args.this_build => datapath::run(args),
-        Bench::Datapath(args) => {
-            let mut wanted = vec![
-                Tool::Program("ip", "iproute2"),
-                Tool::Program("nft", "nftables"),
-                Tool::Program("iptables", "iptables"),
-                Tool::Program("ethtool", "ethtool"),
-                Tool::Program("iperf3", "iperf3"),
-            ];
-            if args.wants_bpf() {
-                wanted.extend(tools::BPF);
-            }
-            hand_over(&wanted)
-        }
+        Bench::Datapath(args) => study(args),
+        Bench::Userspace(args) => study(&args.clone().asking(Study::Userspace)),
     }
+}
+
+fn study(args: &datapath::DatapathArgs) -> Result<ExitCode> {
+    if cfg!(feature = "bench") || args.this_build {
+        return datapath::run(args);
+    }
+    let mut wanted = vec![
+        Tool::Program("ip", "iproute2"),
+        Tool::Program("nft", "nftables"),
+        Tool::Program("iptables", "iptables"),
+        Tool::Program("ethtool", "ethtool"),
+        Tool::Program("iperf3", "iperf3"),
+    ];
+    if args.wants_bpf() {
+        wanted.extend(tools::BPF);
+    }
+    hand_over(&wanted)
 }
 
 #[cfg(feature = "bench")]

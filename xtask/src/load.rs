@@ -14,6 +14,8 @@ use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use serde::Serialize;
 
+use crate::bench::userspace::{self, Tunnel};
+
 mod connect;
 mod integrity;
 mod latency;
@@ -47,6 +49,8 @@ pub(crate) enum Load {
     Send(Datagrams),
     /// Counts datagrams, from the first that comes; ends with its standard input
     Receive(Datagrams),
+    /// Carries packets between a TUN device and one peer
+    Tunnel(Tunnel),
 }
 
 #[derive(Debug, clap::Args)]
@@ -99,6 +103,7 @@ pub(crate) fn run(load: &Load) -> Result<ExitCode> {
         Load::UdpRr(client) => print(&respond::udp(client)?)?,
         Load::Crr(client) => print(&connect::run(client)?)?,
         Load::Integrity { address, megabytes } => print(&integrity::send(*address, *megabytes)?)?,
+        Load::Tunnel(tunnel) => userspace::run(tunnel)?,
         Load::Send(datagrams) => print(&packets::send(datagrams)?)?,
         Load::Receive(datagrams) => print(&packets::receive(datagrams, std::io::stdin())?)?,
     }
@@ -110,7 +115,7 @@ fn print(outcome: &impl Serialize) -> Result<()> {
 }
 
 /// One line, at once.
-fn say(line: &str) -> Result<()> {
+pub(crate) fn say(line: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).context("writing to standard output")
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 mod bars;
+mod bars_userspace;
 mod chart;
 mod client;
 mod cpu;
@@ -17,11 +18,13 @@ mod rounds;
 mod sample;
 mod second_pod;
 mod site;
+mod study;
 mod tables;
 
 use measure::Timing;
 use mode::{Metric, Mode, Wire};
 use part::{Outcome, Part};
+pub(super) use study::Study;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct DatapathArgs {
@@ -61,15 +64,17 @@ pub(crate) struct DatapathArgs {
     /// Only those modes of a load that a bar compares
     #[arg(long)]
     bars: bool,
-    /// Write docs/benchmarks/datapath.md, .json and .svg
+    /// Write the document, its chart and all runs to docs/benchmarks
     #[arg(long)]
     save: bool,
-    /// Keep what docs/benchmarks/datapath.json has of other wires and loads
+    /// Keep what is there of other wires and loads
     #[arg(long, requires = "save")]
     add: bool,
     /// Measure with this build, optimised or not
     #[arg(long, hide = true)]
     pub(super) this_build: bool,
+    #[arg(skip)]
+    pub(super) study: Study,
 }
 
 impl DatapathArgs {
@@ -77,18 +82,22 @@ impl DatapathArgs {
         self.modes().iter().any(|mode| mode.needs_bpf())
     }
 
+    pub(super) fn asking(self, study: Study) -> Self {
+        Self { study, ..self }
+    }
+
     fn modes(&self) -> Vec<Mode> {
-        let mut modes = if self.modes.is_empty() { Mode::ALL.to_vec() } else { self.modes.clone() };
+        let mut modes = if self.modes.is_empty() { self.study.modes().to_vec() } else { self.modes.clone() };
         modes.retain(|mode| self.metrics().iter().any(|metric| self.wants(*metric, *mode)));
         modes
     }
 
     fn wants(&self, metric: Metric, mode: Mode) -> bool {
-        !self.bars || bars::compare(metric, mode)
+        !self.bars || self.study.compares(metric, mode)
     }
 
     fn metrics(&self) -> Vec<Metric> {
-        if self.metrics.is_empty() { Metric::ALL.to_vec() } else { self.metrics.clone() }
+        if self.metrics.is_empty() { self.study.metrics().to_vec() } else { self.metrics.clone() }
     }
 }
 
@@ -100,16 +109,16 @@ pub(super) fn run(args: &DatapathArgs) -> Result<ExitCode> {
     }
     let timing = Timing { warmup: args.warmup, seconds: args.seconds };
     let seed = args.seed.unwrap_or_else(rand::random);
-    let older = if args.add { document::read()? } else { Outcome::default() };
+    let older = if args.add { document::read(args.study)? } else { Outcome::default() };
     let mut outcome = rounds::run(&args, timing, seed)?;
     let void = outcome.samples.iter().any(|sample| sample.void.is_some());
     let lacks =
         |part: &Part| args.modes.iter().any(|mode| part.missing.contains_key(mode)) || part.ended_early.is_some();
     let incomplete = outcome.parts.iter().any(lacks);
     outcome.add(older);
-    println!("\n{}", document::numbers(&outcome));
+    println!("\n{}", document::numbers(args.study, &outcome));
     if args.save {
-        document::save(&outcome)?;
+        document::save(args.study, &outcome)?;
     }
     Ok(if void || incomplete { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

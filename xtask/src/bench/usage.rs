@@ -1,6 +1,8 @@
 //! What a process has used, from /proc.
 
-use std::{fs, time::Duration};
+use std::fs;
+#[cfg(feature = "bench")]
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -27,6 +29,7 @@ impl Memory {
     }
 }
 
+#[cfg(feature = "bench")]
 /// Time on a processor by thread name, to the nanosecond; of the threads that there are.
 pub(super) fn cpu_by_thread(pid: u32) -> Result<Vec<(String, Duration)>> {
     let mut all: Vec<(String, Duration)> = Vec::new();

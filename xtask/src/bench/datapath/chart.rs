@@ -20,9 +20,10 @@ const STYLE: &str = "\
 svg{font:13px system-ui,sans-serif}text{fill:#1f2328}.dim{fill:#59636e}.grid{stroke:#d1d9e0}.one{stroke:#1f2328}\
 .whisker{stroke:#1f2328;opacity:.55}.host{fill:#8c959f}.host-gw{fill:#bf8700}.vxlan-service{fill:#8250df}\
 .vxlan-bare{fill:#bf3989}.ebpf{fill:#1a7f37}.ebpf-off{fill:#cf222e}.ebpf-service{fill:#0969da}\
+.userspace{fill:#1a7f37}.plain{fill:#bf8700}.blocking{fill:#8c959f}\
 @media(prefers-color-scheme:dark){text{fill:#f0f6fc}.dim{fill:#9198a1}.grid{stroke:#3d444d}.one{stroke:#f0f6fc}\
 .whisker{stroke:#f0f6fc}.host{fill:#767e88}.host-gw{fill:#d29922}.vxlan-service{fill:#ab7df8}.vxlan-bare{fill:#db61a2}.ebpf{fill:#3fb950}\
-.ebpf-off{fill:#f85149}.ebpf-service{fill:#4493f8}}";
+.ebpf-off{fill:#f85149}.ebpf-service{fill:#4493f8}.userspace{fill:#3fb950}.plain{fill:#d29922}.blocking{fill:#767e88}}";
 
 /// All wires, one below the other; kernel VXLAN itself is the line at 1.
 pub(super) fn render(samples: Samples<'_>) -> String {
@@ -88,6 +89,9 @@ fn class(mode: Mode) -> &'static str {
         Mode::Ebpf => "ebpf",
         Mode::EbpfOff => "ebpf-off",
         Mode::EbpfService => "ebpf-service",
+        Mode::Userspace => "userspace",
+        Mode::UserspacePlain => "plain",
+        Mode::Blocking => "blocking",
     }
 }
 

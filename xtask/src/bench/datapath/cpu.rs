@@ -1,8 +1,12 @@
 //! Who has used the processors, from /proc/stat.
 
-use std::{fs, time::Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
+use xtask::lab::cpu_time;
 
 /// The core of whatever sends, asks and connects.
 pub(super) const CLIENT: usize = 1;
@@ -17,6 +21,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 pub(super) struct Snapshot {
     at: Instant,
     cores: Vec<Core>,
+    /// Time of the processes that carry packets.
+    carriers: Duration,
 }
 
 /// Ticks since boot.
@@ -36,14 +42,18 @@ pub(super) struct Usage {
     pub(super) seconds: f64,
     /// Seconds in the kernel on client's and server's core.
     pub(super) kernel: f64,
+    /// Cores that the processes which carry packets used.
+    pub(super) carriers: f64,
     /// What others used, in cores: all that was done on cores that the load does not use, and stolen time.
     pub(super) foreign: f64,
 }
 
 impl Snapshot {
-    pub(super) fn take() -> Result<Self> {
+    /// `carriers`: processes that belong to the datapath.
+    pub(super) fn take(carriers: &[u32]) -> Result<Self> {
         let text = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
-        Ok(Self { at: Instant::now(), cores: cores(&text) })
+        let carriers = carriers.iter().map(|pid| cpu_time(*pid)).sum::<Result<_>>()?;
+        Ok(Self { at: Instant::now(), cores: cores(&text), carriers })
     }
 
     pub(super) fn until(&self, later: &Self) -> Usage {
@@ -58,7 +68,10 @@ impl Snapshot {
             }
         }
         let time = |ticks: u64| f64::from(u32::try_from(ticks).unwrap_or(u32::MAX)) / TICKS_PER_SECOND;
-        Usage { seconds, kernel: time(kernel), foreign: time(foreign) / seconds }
+        let carriers = later.carriers.saturating_sub(self.carriers).as_secs_f64() / seconds;
+        // Where they ran is not known: as far as it was on the load's cores, this is too kind to others.
+        let foreign = (time(foreign) / seconds - carriers).max(0.0);
+        Usage { seconds, kernel: time(kernel), carriers, foreign }
     }
 }
 
@@ -81,14 +94,12 @@ fn cores(text: &str) -> Vec<Core> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn the_loads_cores_count_for_it_and_the_others_against_it() {
         let at = Instant::now();
-        let snapshot = |at, text| Snapshot { at, cores: cores(text) };
+        let snapshot = |at, text| Snapshot { at, cores: cores(text), carriers: Duration::ZERO };
         let before =
             snapshot(at, "cpu  9 9 9 9\ncpu0 0 0 0 0 0 0 0 0 0 0\ncpu1 5 0 5 0 0 0 5 0 0 0\ncpu2 0 0 0 0 0 0 0 0\n");
         let after = "cpu  9\ncpu0 20 10 5 900 0 0 5 0 0 0\ncpu1 50 0 105 0 0 0 55 10 0 0\ncpu2 7 7 20 0 9 10 10 0 0 0\nintr 5\n";

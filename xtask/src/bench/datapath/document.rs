@@ -13,11 +13,10 @@ use super::{
     mode::{Mode, Wire},
     part::{Outcome, Part},
     sample::Sample,
+    study::Study,
     tables,
 };
 use crate::cargo::root;
-
-const METHOD: &str = include_str!("method.md");
 
 #[derive(Serialize)]
 struct Data<'a> {
@@ -51,10 +50,10 @@ impl Machine {
 }
 
 /// How it went and all tables.
-pub(super) fn numbers(outcome: &Outcome) -> String {
+pub(super) fn numbers(study: Study, outcome: &Outcome) -> String {
     let mut text = conduct(outcome) + "\n";
     for wire in outcome.samples().wires() {
-        text += &tables::wire(outcome.samples(), wire);
+        text += &tables::wire(study, outcome.samples(), wire);
         text.push('\n');
     }
     text
@@ -110,31 +109,33 @@ fn part_conduct(outcome: &Outcome, part: &Part) -> String {
 }
 
 /// What an earlier run has saved.
-pub(super) fn read() -> Result<Outcome> {
-    let path = root().join("docs/benchmarks/datapath.json");
+pub(super) fn read(study: Study) -> Result<Outcome> {
+    let path = root().join(format!("docs/benchmarks/{}.json", study.document()));
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     serde_json::from_str(&text)
         .with_context(|| format!("{} was written by another version: save without --add first", path.display()))
 }
 
-/// Writes `docs/benchmarks/datapath.md`, `.json` and `.svg`.
-pub(super) fn save(outcome: &Outcome) -> Result<()> {
+/// Writes the study's three files in `docs/benchmarks`.
+pub(super) fn save(study: Study, outcome: &Outcome) -> Result<()> {
+    let name = study.document();
     let dir = root().join("docs/benchmarks");
     fs::create_dir_all(&dir).context("creating docs/benchmarks")?;
     let machine = Machine::read()?;
     let text = format!(
-        "{METHOD}\n## Conduct\n\n{} processors of model {}, kernel {}, {}; load average at the end {}.\n\n{}",
+        "{}\n## Conduct\n\n{} processors of model {}, kernel {}, {}; load average at the end {}.\n\n{}",
+        study.method(),
         machine.processors,
         machine.processor,
         machine.kernel,
         machine.iperf3,
         machine.load_average,
-        numbers(outcome)
+        numbers(study, outcome)
     );
     let data = Data { machine, outcome };
-    fs::write(dir.join("datapath.md"), text.trim_end().to_owned() + "\n")?;
-    fs::write(dir.join("datapath.json"), serde_json::to_string(&data)? + "\n")?;
-    fs::write(dir.join("datapath.svg"), chart::render(outcome.samples()))?;
-    println!("written: docs/benchmarks/datapath.md, .json, .svg");
+    fs::write(dir.join(format!("{name}.md")), text.trim_end().to_owned() + "\n")?;
+    fs::write(dir.join(format!("{name}.json")), serde_json::to_string(&data)? + "\n")?;
+    fs::write(dir.join(format!("{name}.svg")), chart::render(outcome.samples()))?;
+    println!("written: docs/benchmarks/{name}.md, .json, .svg");
     Ok(())
 }

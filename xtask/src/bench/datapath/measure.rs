@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    super::usage,
     client::Client,
     cpu::{CLIENT, SERVER, Snapshot, Usage},
     mode::{Load, Metric, Mode, Quantity},
@@ -47,7 +48,7 @@ const PATIENCE: u64 = 30;
 
 /// Runs a load; an error means that it could not be run.
 pub(super) fn measure(site: &Site, mode: Mode, metric: Metric, timing: Timing) -> Result<Measured> {
-    let run = Run { site, mode, metric, timing, first: site.counters(mode)? };
+    let run = Run { site, mode, metric, timing, first: site.counters(mode)?, carriers: site.carriers() };
     let mut complaints = Vec::new();
     if metric == Metric::Stream1 {
         complaints.extend(run.integrity()?);
@@ -66,6 +67,15 @@ pub(super) fn measure(site: &Site, mode: Mode, metric: Metric, timing: Timing) -
         // Seconds for a unit: microseconds, or milliseconds for a gigabit.
         let scale = if matches!(metric.load(), Load::Stream { .. }) { 1e3 } else { 1e6 };
         values.insert(Quantity::KernelCost, usage.kernel / usage.seconds / rate * scale);
+    }
+    if !run.carriers.is_empty() {
+        values.insert(Quantity::TunnelCores, usage.carriers);
+        if let (Some(rate), true) = (values.get(&Quantity::Rate).copied(), usage.carriers > 0.0) {
+            values.insert(Quantity::PerCore, rate / usage.carriers);
+        }
+        let memory = run.carriers.iter().map(|pid| Ok(usage::Memory::of(*pid)?.resident_kb));
+        let largest = memory.collect::<Result<Vec<u64>>>()?.into_iter().max().unwrap_or(0);
+        values.insert(Quantity::Resident, f64::from(u32::try_from(largest)?) / 1024.0);
     }
     let void = (!complaints.is_empty()).then(|| complaints.join("; "));
     Ok(Measured { values, counters, usage, void, congestion })
@@ -87,6 +97,8 @@ struct Run<'a> {
     timing: Timing,
     /// Before the load began.
     first: Counters,
+    /// Processes that carry packets.
+    carriers: Vec<u32>,
 }
 
 impl Run<'_> {
@@ -154,9 +166,9 @@ impl Run<'_> {
     fn watch(&self, time: Duration) -> Result<Meanwhile> {
         // Without a warm-up everything counts, however late we come.
         let before = if self.timing.warmup > 0.0 { self.site.counters(self.mode)? } else { self.first };
-        let start = Snapshot::take()?;
+        let start = Snapshot::take(&self.carriers)?;
         thread::sleep(time);
-        let usage = start.until(&Snapshot::take()?);
+        let usage = start.until(&Snapshot::take(&self.carriers)?);
         Ok(Meanwhile { usage, counters: self.site.counters(self.mode)?.since(before) })
     }
 

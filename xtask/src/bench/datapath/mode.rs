@@ -23,6 +23,12 @@ pub(super) enum Mode {
     EbpfOff,
     /// The eBPF fast path to a service address
     EbpfService,
+    /// Pod to pod by the userspace engine
+    Userspace,
+    /// The userspace engine with one packet a call
+    UserspacePlain,
+    /// A loop as in flannel's udp backend
+    Blocking,
 }
 
 /// A cluster of its own for all modes that need the same daemons.
@@ -33,10 +39,13 @@ pub(super) enum SiteKind {
     HostGw,
     Ebpf,
     EbpfOff,
+    Userspace,
+    UserspacePlain,
+    Blocking,
 }
 
 impl Mode {
-    /// In the order of the tables.
+    /// Those of the bench of all datapaths, in the order of the tables.
     pub(super) const ALL: [Self; 8] = [
         Self::Host,
         Self::HostGw,
@@ -56,6 +65,9 @@ impl Mode {
             Self::HostGw => SiteKind::HostGw,
             Self::Ebpf | Self::EbpfService => SiteKind::Ebpf,
             Self::EbpfOff => SiteKind::EbpfOff,
+            Self::Userspace => SiteKind::Userspace,
+            Self::UserspacePlain => SiteKind::UserspacePlain,
+            Self::Blocking => SiteKind::Blocking,
         }
     }
 
@@ -69,6 +81,9 @@ impl Mode {
             Self::Ebpf => "eBPF",
             Self::EbpfOff => "eBPF forced off",
             Self::EbpfService => "eBPF, service",
+            Self::Userspace => "userspace",
+            Self::UserspacePlain => "one packet a call",
+            Self::Blocking => "blocking loop",
         }
     }
 
@@ -230,4 +245,10 @@ pub(super) enum Quantity {
     KernelCost,
     /// Bytes of a packet as the server's pod gets it, after coalescing
     PacketSize,
+    /// Cores that the processes which carry packets have used
+    TunnelCores,
+    /// Rate for each of those
+    PerCore,
+    /// Megabytes of the larger daemon, where it carries packets
+    Resident,
 }

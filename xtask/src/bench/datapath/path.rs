@@ -158,7 +158,14 @@ fn one_way(way: &str, from: NodeTraffic, to: NodeTraffic, mode: Mode, metric: Me
         }
         // What is never answered is never fast.
         Mode::Ebpf | Mode::EbpfService if metric == Metric::Udp64OneWay => on_the_kernels_way(),
-        Mode::Vxlan | Mode::VxlanService | Mode::VxlanBare | Mode::EbpfOff => on_the_kernels_way(),
+        // A TUN device of the same name may stand in the VXLAN device's place.
+        Mode::Vxlan
+        | Mode::VxlanService
+        | Mode::VxlanBare
+        | Mode::EbpfOff
+        | Mode::Userspace
+        | Mode::UserspacePlain
+        | Mode::Blocking => on_the_kernels_way(),
         // Every connection begins and ends on the kernel's path.
         Mode::Ebpf | Mode::EbpfService if metric == Metric::Crr => {
             vec![at_least("wire", wire, ALL, name, base)]

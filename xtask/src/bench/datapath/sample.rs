@@ -72,11 +72,22 @@ impl<'a> Samples<'a> {
         of: Mode,
         against: Mode,
     ) -> Option<Spread> {
-        let value = |sample: &Sample| sample.values.get(&quantity).copied();
+        self.ratio_of(wire, (metric, of, quantity), (metric, against, quantity))
+    }
+
+    /// The same between any two.
+    pub(super) fn ratio_of(
+        self,
+        wire: Wire,
+        (metric, mode, quantity): (Metric, Mode, Quantity),
+        (to_metric, to_mode, to_quantity): (Metric, Mode, Quantity),
+    ) -> Option<Spread> {
+        let value = |sample: &Sample, quantity: Quantity| sample.values.get(&quantity).copied();
+        let base = self.good(wire, to_metric, to_mode);
         let base: BTreeMap<u32, f64> =
-            self.good(wire, metric, against).filter_map(|sample| Some((sample.round, value(sample)?))).collect();
-        let pairs = self.good(wire, metric, of).filter_map(|sample| Some(value(sample)? / base.get(&sample.round)?));
-        Spread::of(pairs.collect())
+            base.filter_map(|sample| Some((sample.round, value(sample, to_quantity)?))).collect();
+        let pairs = self.good(wire, metric, mode);
+        Spread::of(pairs.filter_map(|sample| Some(value(sample, quantity)? / base.get(&sample.round)?)).collect())
     }
 
     /// In the order of their declaration.

@@ -20,6 +20,8 @@ use crate::load::{Port, READY};
 
 /// The interface of either node that carries the tunnel. The lab's own `eth0` leads to the store alone.
 const WIRE: &str = "wire0";
+/// Where the packets of a tunnel are counted.
+const TUNNEL: &str = "flannel.1";
 const WIRE_MTU: u32 = 1500;
 /// In all modes, plain routes too: the same segments, whatever carries them.
 const POD_MTU: u32 = 1450;
@@ -35,6 +37,9 @@ pub(super) struct Site {
     /// What clients of a service run in, and what stands behind the service: not the pods of the direct loads, whose ports would
     /// collide with theirs in connection tracking.
     service: Option<[SecondPod; 2]>,
+    /// What carries packets on either node, where no daemon does.
+    tunnels: Vec<Process>,
+    kind: SiteKind,
     cluster: Cluster,
 }
 
@@ -47,13 +52,19 @@ impl SiteKind {
             Self::HostGw => "dpgw",
             Self::Ebpf => "dpbpf",
             Self::EbpfOff => "dpoff",
+            Self::Userspace => "dpus",
+            Self::UserspacePlain => "dpone",
+            Self::Blocking => "dploop",
         }
     }
 
     fn network(self) -> String {
         match self {
             Self::HostGw => r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#.to_owned(),
-            Self::Vxlan | Self::VxlanBare | Self::Ebpf | Self::EbpfOff => plain_vxlan(&[Family::V4]),
+            Self::UserspacePlain | Self::Blocking => {
+                r#"{"Network":"10.244.0.0/16","Backend":{"Type":"alloc"}}"#.to_owned()
+            }
+            Self::Vxlan | Self::VxlanBare | Self::Ebpf | Self::EbpfOff | Self::Userspace => plain_vxlan(&[Family::V4]),
         }
     }
 
@@ -65,7 +76,8 @@ impl SiteKind {
             Self::VxlanBare => {
                 &["--datapath", "vxlan", "--peer-guard", "off", "--ip-masq=false", "--iptables-forward-rules=false"]
             }
-            Self::HostGw => &["--peer-guard", "off"],
+            Self::Userspace => &["--datapath", "userspace", "--peer-guard", "off"],
+            Self::HostGw | Self::UserspacePlain | Self::Blocking => &["--peer-guard", "off"],
             Self::Ebpf => &["--datapath", "ebpf"],
             Self::EbpfOff => &["--datapath", "ebpf", "--fast-path", "off", "--peer-guard", "off"],
         };
@@ -84,7 +96,8 @@ impl Site {
             .prepare()?;
         join(cluster.node(1).netns(), cluster.node(2).netns(), wire)?;
         cluster.bring_up()?;
-        let mut site = Self { servers: Vec::new(), service: None, cluster };
+        let mut site = Self { servers: Vec::new(), service: None, tunnels: Vec::new(), kind, cluster };
+        site.tunnel()?;
         for node in site.cluster.nodes() {
             node.netns().ip(&format!("link set cni0 mtu {POD_MTU}\nlink set veth0 mtu {POD_MTU}\n"))?;
             node.pod().netns().ip(&format!("link set eth0 mtu {POD_MTU}\n"))?;
@@ -141,6 +154,42 @@ impl Site {
     /// What clients of this mode talk to.
     pub(super) fn target(&self, mode: Mode) -> Result<IpAddr> {
         if mode.is_service() { Ok(SERVICE.into()) } else { self.server_address(mode) }
+    }
+
+    /// The processes that carry packets, if any do.
+    pub(super) fn carriers(&self) -> Vec<u32> {
+        match self.kind {
+            SiteKind::Userspace => self.cluster.nodes().iter().filter_map(Node::pid).collect(),
+            _ => self.tunnels.iter().map(Process::pid).collect(),
+        }
+    }
+
+    /// Tunnels of processes of their own, with device and routes as a daemon makes them.
+    fn tunnel(&mut self) -> Result<()> {
+        let kind = match self.kind {
+            SiteKind::UserspacePlain => "plain",
+            SiteKind::Blocking => "blocking",
+            _ => return Ok(()),
+        };
+        for (here, there, number) in [(1, 2, 1_u8), (2, 1, 2)] {
+            let subnet = |node: usize| -> Result<String> {
+                let env = self.cluster.node(node).subnet_env()?;
+                Ok(env.subnet(Family::V4).context("a lease without an IPv4 subnet")?.to_owned())
+            };
+            let (own, peer) = (base(&subnet(here)?)?, base(&subnet(there)?)?);
+            let netns = self.cluster.node(here).netns();
+            let program = env::current_exe().context("finding this program")?;
+            let mut command = netns.command(program);
+            command.args(["load", "tunnel", kind, "--device", TUNNEL, "--mtu", &POD_MTU.to_string()]);
+            command.args(["--local", &wire_address(number).to_string(), "--subnet", &format!("{peer}/24")]);
+            command.args(["--peer", &wire_address(3 - number).to_string()]);
+            let process = self.start("tunnel", READY, &mut command, netns)?;
+            netns.ip(&format!(
+                "link set {TUNNEL} mtu {POD_MTU} up\naddress add {own}/32 dev {TUNNEL}\nroute add {peer}/24 dev {TUNNEL}\n"
+            ))?;
+            self.tunnels.push(process);
+        }
+        Ok(())
     }
 
     /// Of the devices that packets of this mode may pass.
@@ -205,6 +254,13 @@ fn offer_service(client: &Netns, pod: Ipv4Addr) -> Result<()> {
         run(client.command("nft").args(rule.split(' ')))?;
     }
     Ok(())
+}
+
+/// `10.244.7.0` of `10.244.7.1/24`
+fn base(subnet: &str) -> Result<Ipv4Addr> {
+    let address: Ipv4Addr = subnet.split('/').next().unwrap_or_default().parse().context("a node's subnet")?;
+    let [a, b, c, _] = address.octets();
+    Ok(Ipv4Addr::new(a, b, c, 0))
 }
 
 fn wire_address(number: u8) -> Ipv4Addr {

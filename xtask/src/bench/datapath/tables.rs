@@ -1,13 +1,13 @@
 //! The numbers of one wire as Markdown.
 
 use super::{
-    bars,
     mode::{Load, Metric, Mode, Quantity, Wire},
     sample::{Samples, Spread},
+    study::Study,
 };
 
 /// Everything there is to say about one wire.
-pub(super) fn wire(samples: Samples<'_>, wire: Wire) -> String {
+pub(super) fn wire(study: Study, samples: Samples<'_>, wire: Wire) -> String {
     let modes: Vec<Mode> = samples.modes().into_iter().collect();
     let metrics: Vec<Metric> = samples.metrics().into_iter().collect();
     let mut text = format!("## {}\n\n", wire.title());
@@ -50,16 +50,26 @@ pub(super) fn wire(samples: Samples<'_>, wire: Wire) -> String {
             format!("{}; {}", value(Quantity::PacketSize), value(Quantity::Retransmits))
         }));
     }
-    text.push_str(&verdicts(samples, wire));
+    if modes.iter().any(|mode| metrics.iter().any(|metric| median(*metric, *mode, Quantity::TunnelCores).is_some())) {
+        text.push_str(
+            "\nProcesses that carry packets, of both nodes: cores used; rate for each of these; and megabytes of the larger one.\n\n",
+        );
+        let rows = metrics.iter().map(|&metric| (metric.title().to_owned(), metric)).collect();
+        text.push_str(&table("what", &modes, rows, |metric, mode| {
+            let value = |quantity| median(metric, mode, quantity).map_or_else(|| "-".into(), number);
+            [Quantity::TunnelCores, Quantity::PerCore, Quantity::Resident].map(value).join("; ")
+        }));
+    }
+    text.push_str(&verdicts(study, samples, wire));
     text
 }
 
-fn verdicts(samples: Samples<'_>, wire: Wire) -> String {
-    let verdicts = bars::judge(samples, wire);
+fn verdicts(study: Study, samples: Samples<'_>, wire: Wire) -> String {
+    let verdicts = study.judge(samples, wire);
     if verdicts.is_empty() {
         return String::new();
     }
-    let mut text = "\n| bar for the fast path | wanted | got | |\n| --- | ---: | ---: | --- |\n".to_owned();
+    let mut text = format!("\n| bar for {} | wanted | got | |\n| --- | ---: | ---: | --- |\n", study.subject());
     text.extend(verdicts.into_iter().map(|verdict| {
         let (got, word) = match verdict.got {
             None => ("-".into(), "not measured"),
@@ -125,7 +135,7 @@ mod tests {
     fn a_table_has_ratios_medians_and_verdicts() {
         let of = |round, mode, rate| sample(Wire::Pass, round, Metric::Udp64, mode, rate);
         let all = [of(0, Mode::Vxlan, 60_000.0), of(0, Mode::Ebpf, 150_000.0), of(0, Mode::HostGw, 90_000.0)];
-        let text = wire(Samples(&all), Wire::Pass);
+        let text = wire(Study::Datapath, Samples(&all), Wire::Pass);
         for line in [
             "| what | host-gw | eBPF |",
             "| UDP 64 B received | 1.50 (1.50 to 1.50) | 2.50 (2.50 to 2.50) |",
