@@ -158,14 +158,13 @@ fn one_way(way: &str, from: NodeTraffic, to: NodeTraffic, mode: Mode, metric: Me
         }
         // What is never answered is never fast.
         Mode::Ebpf | Mode::EbpfService if metric == Metric::Udp64OneWay => on_the_kernels_way(),
-        // A TUN device of the same name may stand in the VXLAN device's place.
-        Mode::Vxlan
-        | Mode::VxlanService
-        | Mode::VxlanBare
-        | Mode::EbpfOff
-        | Mode::Userspace
-        | Mode::UserspacePlain
-        | Mode::Blocking => on_the_kernels_way(),
+        Mode::Vxlan | Mode::VxlanService | Mode::VxlanBare | Mode::EbpfOff => on_the_kernels_way(),
+        // A TUN device of the same name stands in the VXLAN device's place. It drops what its reader is too slow for; what it has
+        // sent is on the wire.
+        Mode::Userspace | Mode::UserspacePlain | Mode::Blocking => vec![
+            at_least("wire", wire, ALL, "flannel.1", tunnel_sent),
+            at_least("the other flannel.1", tunnel_received, ALL, "other pod", received),
+        ],
         // Every connection begins and ends on the kernel's path.
         Mode::Ebpf | Mode::EbpfService if metric == Metric::Crr => {
             vec![at_least("wire", wire, ALL, name, base)]
