@@ -19,6 +19,7 @@ pub mod status;
 pub mod store;
 mod store_session;
 pub mod trace;
+mod userspace;
 pub mod version;
 
 use std::process::ExitCode;

@@ -6,7 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::fast_path;
+use super::{fast_path, userspace};
 use crate::{
     output::{self, OutputArgs, Table},
     serve::{
@@ -81,6 +81,9 @@ fn render(report: &Report, now: u64) -> String {
         for (name, text) in fast_path::lines(fast_path) {
             line(name, text);
         }
+    }
+    for (name, text) in userspace::lines(&report.userspace) {
+        line(&name, text);
     }
     if let Some(uplink) = &report.uplink {
         let addresses = uplink.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");

@@ -34,10 +34,6 @@ pub enum StartError {
     #[error("this version has no Kubernetes source of leases: use --source etcd or --source file")]
     NoKube,
     #[error(
-        "the network config asks for IPv6 with backend udp, whose wire has only IPv4: turn IPv6 off in it, or publish one with backend vxlan"
-    )]
-    UdpOverV6,
-    #[error(
         "the network config enables {family}, but the uplink {interface} has no {family} address: add one, choose another with --iface, or turn {family} off in the network config"
     )]
     NoAddress { family: crate::model::Family, interface: String },
@@ -56,6 +52,6 @@ pub enum StartError {
 impl StartError {
     /// Something the operator wrote cannot work, wherever it was written: exit code 2.
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::NoKube | Self::UdpOverV6 | Self::NoAddress { .. } | Self::Network { .. } | Self::Uplink(_))
+        matches!(self, Self::NoKube | Self::NoAddress { .. } | Self::Network { .. } | Self::Uplink(_))
     }
 }

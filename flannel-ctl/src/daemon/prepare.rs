@@ -189,9 +189,6 @@ pub(super) fn filter_choice(flavour: FilterChoice) -> Choice {
 
 /// This uplink can carry this network. `links`: all interfaces.
 pub(super) fn check_network(network: &Network, uplink: &Uplink, links: &[LinkInfo]) -> Result<(), StartError> {
-    if matches!(network.backend, Backend::Udp { .. }) && network.v6.is_some() {
-        return Err(StartError::UdpOverV6);
-    }
     for family in network.families() {
         let missing = match family {
             Family::V4 => uplink.v4.is_none() || uplink.public_v4.is_none(),

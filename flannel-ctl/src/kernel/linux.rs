@@ -41,6 +41,7 @@ use crate::{
     plan::Facts,
     serve::report::FilterReport,
     traffic::Counts,
+    userspace::Statistics,
 };
 
 /// Observes and changes what is in our [`Scope`], and nothing else.
@@ -214,6 +215,10 @@ impl Kernel for LinuxKernel {
 
     fn fast_path(&mut self) -> Option<Result<State, KernelError>> {
         self.observe_silent()
+    }
+
+    fn engine_statistics(&mut self) -> BTreeMap<Family, Statistics> {
+        self.userspace.as_ref().map(Userspace::statistics).unwrap_or_default()
     }
 
     fn pods(&mut self) -> Result<BTreeMap<u32, PodLink>, KernelError> {

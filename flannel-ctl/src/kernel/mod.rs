@@ -12,10 +12,11 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use netlink::{address, link, neighbour, nexthop, route};
 
 use crate::{
-    model::{Key, Object, Op, PodLink, State},
+    model::{Family, Key, Object, Op, PodLink, State},
     plan::Facts,
     serve::report::FilterReport,
     traffic::Counts,
+    userspace::Statistics,
 };
 
 mod attend;
@@ -64,6 +65,11 @@ pub trait Kernel {
 
     /// The fast path's objects that change without a notice ([`Key::silent`]); `None`: there is no fast path.
     fn fast_path(&mut self) -> Option<Result<State, KernelError>>;
+
+    /// What the engines of the userspace datapath count.
+    fn engine_statistics(&mut self) -> BTreeMap<Family, Statistics> {
+        BTreeMap::new()
+    }
 
     /// The interfaces that lead to pods, by index.
     fn pods(&mut self) -> Result<BTreeMap<u32, PodLink>, KernelError>;

@@ -37,7 +37,10 @@ use crate::{
     kernel::{Interpretation, Kernel, KernelError},
     model::{Key, Op},
     plan::{Facts, Rules, explain::explain},
-    serve::{Heartbeat, Question, Readiness, ReadyGuard, Report, report::FilterReport},
+    serve::{
+        Heartbeat, Question, Readiness, ReadyGuard, Report,
+        report::{EngineReport, FilterReport},
+    },
     source::{Event, OwnLease},
 };
 
@@ -101,6 +104,7 @@ pub struct Agent<K: Kernel, H: Host> {
     unpublished: bool,
     filter: FilterReport,
     hits: Hits,
+    engines: Vec<EngineReport>,
     /// Peers that could not be looked up; asked after again with the next look around.
     unanswered: BTreeSet<IpAddr>,
     /// [`vital::GRACE`], except in tests.
@@ -157,6 +161,7 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
             unpublished: true,
             filter: FilterReport::default(),
             hits: Hits::default(),
+            engines: Vec::new(),
             unanswered: BTreeSet::new(),
             grace: vital::GRACE,
         }
@@ -361,12 +366,14 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
             self.filter = self.kernel.filter_report(self.world.wanted());
             self.filter.read_unix = Some(reporting::unix_now());
             self.hits.read(now, self.kernel.fast_path_counts());
+            self.engines = reporting::engines(&self.kernel.engine_statistics());
         }
     }
 
     fn report(&mut self) {
         let mut report = self.memory.report(&self.world, &self.retries, self.now(), self.filter.clone());
         report.fast_path = self.hits.report(&self.world);
+        report.userspace.clone_from(&self.engines);
         self.report_tx.send_if_modified(|current| {
             let changed = **current != report;
             if changed {

@@ -10,10 +10,11 @@ use crate::{
     model::{Backend, Family, Key, Op, Setting},
     plan::{desire::is_direct, explain::explain},
     serve::report::{
-        Condition, Counters, FailingObject, FilterReport, KernelReport, NetworkReport, OwnLeaseReport, PeerCounts,
-        PeerReport, PeerState, PeerVia, RefusedLease, Report, UplinkReport,
+        Condition, Counters, EngineReport, FailingObject, FilterReport, KernelReport, NetworkReport, OwnLeaseReport,
+        PeerCounts, PeerReport, PeerState, PeerVia, RefusedLease, Report, UplinkReport,
     },
     source::{Event, OwnLease},
+    userspace::Statistics,
 };
 
 /// With more objects failing than this, how many peers they concern is counted only so often.
@@ -361,6 +362,22 @@ fn uplink(world: &World) -> UplinkReport {
         mtu: uplink.mtu,
         addresses: uplink.v4.map(Into::into).into_iter().chain(uplink.v6.map(Into::into)).collect(),
     }
+}
+
+/// What the engines of the userspace datapath have counted.
+pub(super) fn engines(statistics: &BTreeMap<Family, Statistics>) -> Vec<EngineReport> {
+    let engine = |(family, statistics): (&Family, &Statistics)| {
+        let (on, off): (Vec<_>, Vec<_>) = statistics.offloads.list().into_iter().partition(|(_, on)| *on);
+        let names = |list: Vec<(&str, bool)>| list.into_iter().map(|(name, _)| name.to_owned()).collect();
+        EngineReport {
+            family: family.to_string(),
+            offloads: names(on),
+            missing: names(off),
+            queues: statistics.queues as u64,
+            counters: statistics.counts().map(|(counter, count)| (counter.label().to_owned(), count)).collect(),
+        }
+    };
+    statistics.iter().map(engine).collect()
 }
 
 /// Stable name of a kind of object, for counters.

@@ -12,7 +12,7 @@ use prometheus_client::{
 
 use super::{
     Heartbeat, Report,
-    report::{Condition, FastPathReport},
+    report::{Condition, EngineReport, FastPathReport},
 };
 
 /// Of what [`render`] gives.
@@ -88,7 +88,8 @@ impl Collector for FromReport {
         )?;
         let packets: Vec<_> = report.filter.counters.iter().map(|(rule, count)| (rule.as_str(), *count)).collect();
         out.counter_by("filter_packets", "Packets that a rule of the packet filter has seen", "rule", &packets)?;
-        out.fast_path(report.fast_path.as_ref().unwrap_or(&FastPathReport::default()))
+        out.fast_path(report.fast_path.as_ref().unwrap_or(&FastPathReport::default()))?;
+        out.userspace(&report.userspace)
     }
 }
 
@@ -122,6 +123,28 @@ impl Metrics<'_> {
         }
         let decisions: Vec<_> = report.decisions.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
         self.counter_by("fast_path_decisions", "Packets by what the fast path decided", "reason", &decisions)
+    }
+
+    fn userspace(&mut self, engines: &[EngineReport]) -> fmt::Result {
+        let help = "What the userspace datapath has counted, by family";
+        let mut metric = self.0.encode_descriptor("userspace", help, None, MetricType::Counter)?;
+        for engine in engines {
+            for (counter, count) in &engine.counters {
+                let labels = [("family", engine.family.as_str()), ("counter", counter.as_str())];
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+            }
+        }
+        let help = "Whether the userspace datapath uses what makes one call carry many packets";
+        let mut metric = self.0.encode_descriptor("userspace_offload", help, None, MetricType::Gauge)?;
+        for engine in engines {
+            for (names, value) in [(&engine.offloads, 1_u64), (&engine.missing, 0)] {
+                for name in names {
+                    let labels = [("family", engine.family.as_str()), ("offload", name.as_str())];
+                    metric.encode_family(&labels)?.encode_gauge(&value)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {

@@ -37,6 +37,8 @@ pub struct Report {
     pub datapath: DatapathReport,
     /// `None`: this node has no BPF fast path.
     pub fast_path: Option<FastPathReport>,
+    /// One for each family whose packets are carried in user space.
+    pub userspace: Vec<EngineReport>,
     pub uplink: Option<UplinkReport>,
     pub peers: PeerCounts,
     pub kernel: KernelReport,
@@ -142,6 +144,22 @@ pub struct FastPathReport {
     pub read_unix: Option<u64>,
     /// Why they could not be read.
     pub problem: Option<String>,
+}
+
+/// One engine of the userspace datapath.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EngineReport {
+    /// `IPv4` or `IPv6`.
+    pub family: String,
+    /// What makes one call carry many packets, as far as this kernel has it.
+    pub offloads: Vec<String>,
+    /// As far as it has not.
+    pub missing: Vec<String>,
+    /// Threads in each direction.
+    pub queues: u64,
+    /// By name, since the daemon started the engine.
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// A pod's interface that is left to the kernel path.

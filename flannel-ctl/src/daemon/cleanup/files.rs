@@ -10,7 +10,7 @@ use super::{Outcome, Wish};
 use crate::{
     config::settings::Paths,
     serve::StatusSocket,
-    state::{Lock, NodeId, atomic, refusal},
+    state::{Lock, NodeId, atomic, forwarding, refusal},
 };
 
 /// Subnet file and, if asked for, the node's identity.
@@ -31,9 +31,12 @@ pub(super) fn remove(paths: &Paths, wish: &Wish, ours: bool, outcome: &mut Outco
     }
 }
 
-/// Socket and lock, the lock last; the directory if nobody else has anything in it.
+/// Socket, forwarding table and lock, the lock last; the directory if nobody else has anything in it.
 pub(super) fn remove_run_dir(paths: &Paths, locked: bool, outcome: &mut Outcome) {
     file(&StatusSocket::path_in(&paths.run_dir), outcome);
+    for memory in [paths.run_dir.join(forwarding::NAME), atomic::temporary_of(&paths.run_dir.join(forwarding::NAME))] {
+        file(&memory, outcome);
+    }
     if locked {
         file(&paths.run_dir.join(Lock::NAME), outcome);
         empty_directory(&paths.run_dir, outcome);
