@@ -19,8 +19,10 @@ fn pairs(cluster: &Cluster) -> Vec<(usize, usize, Family)> {
 }
 
 fn bulk(cluster: &Cluster, from: usize, to: usize, family: Family, octets: usize) {
-    let (from, to) = (cluster.node(from).pod(), cluster.node(to).pod());
-    transfer(from.netns(), to.netns(), to.address(family).unwrap(), octets);
+    let start = Instant::now();
+    let (source, sink) = (cluster.node(from).pod(), cluster.node(to).pod());
+    transfer(source.netns(), sink.netns(), sink.address(family).unwrap(), octets);
+    println!("{octets} octets from {from} to {to}, {family}: {:?}", start.elapsed());
 }
 
 #[test]
