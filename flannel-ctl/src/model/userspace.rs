@@ -31,6 +31,7 @@ pub struct EnginePolicy {
     pub port: u16,
     /// Name of the TUN device.
     pub device: String,
+    /// Largest packet of a pod: what is longer, and came uncut from a node on the same machine, is cut for it.
     pub mtu: u32,
     /// Our end of the tunnel.
     pub local: IpAddr,

@@ -127,6 +127,8 @@ fn a_peer_of_a_userspace_node_is_a_forwarding_entry_and_a_plain_route() {
     assert_eq!((mtu(Family::V4), mtu(Family::V6)), (("flannel.1".into(), 1450), ("flannel-v6.1".into(), 1430)));
     let Object::Engine(engine) = &state[&Key::Engine(Family::V6)] else { panic!() };
     assert_eq!(engine.local, "fd00::1".parse::<IpAddr>().unwrap());
+    let Object::Engine(engine) = &state[&Key::Engine(Family::V4)] else { panic!() };
+    assert_eq!(engine.mtu, 1430, "what pods take, in either family");
     let kernels = |key: &Key| matches!(key, Key::Neighbour(_) | Key::Fdb(..) | Key::Nexthop(_) | Key::Guard(..));
     assert_eq!(state.keys().find(|key| kernels(key)), None);
     let Object::Filter(policy) = &state[&Key::Filter] else { panic!() };

@@ -11,7 +11,10 @@ pub(super) fn desire_own(facts: &Facts, state: &mut State) {
     for (family, range, net) in facts.families() {
         let Some(local) = local_address(&facts.uplink, family) else { continue };
         let Some(engine) = engine(facts, family, local) else { continue };
-        state.insert(Key::Device(family), Object::Tun(Tun { name: engine.device.clone(), mtu: engine.mtu, up: true }));
+        state.insert(
+            Key::Device(family),
+            Object::Tun(Tun { name: engine.device.clone(), mtu: device_mtu(facts, family), up: true }),
+        );
         state.insert(Key::Setting(family, Setting::AcceptRa), Object::Setting(false));
         state.insert(Key::Address(family, IpNet::from(net.addr())), Object::Address);
         if engine.wire == EngineWire::Raw {
@@ -21,13 +24,20 @@ pub(super) fn desire_own(facts: &Facts, state: &mut State) {
     }
 }
 
+fn device_mtu(facts: &Facts, family: Family) -> u32 {
+    match &facts.network.backend {
+        Backend::Vxlan(vxlan) => facts.device_mtu(vxlan, family),
+        Backend::Udp { .. } | Backend::HostGw | Backend::Alloc => facts.pod_mtu(),
+    }
+}
+
 fn engine(facts: &Facts, family: Family, local: IpAddr) -> Option<EnginePolicy> {
     match (&facts.network.backend, family) {
         (Backend::Vxlan(vxlan), _) => Some(EnginePolicy {
             wire: EngineWire::Vxlan { vni: vxlan.vni, mac: facts.mac(family) },
             port: vxlan.port,
             device: Facts::device_name(vxlan.vni, family),
-            mtu: facts.device_mtu(vxlan, family),
+            mtu: facts.pod_mtu(),
             local,
         }),
         (Backend::Udp { port }, Family::V4) => Some(EnginePolicy {
