@@ -3,7 +3,7 @@
 //! The kernel keeps them as it keeps links: they go on without a daemon, and run another program from one packet to
 //! the next. Others' filters come first and are left alone.
 
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use aya::programs::tc::TcAttachType;
 use nix::errno::Errno;
@@ -32,7 +32,7 @@ pub(super) fn filters() -> Result<Vec<(Hook, u32, Option<u32>)>, FastPathError> 
 }
 
 /// Puts our programs on an interface, in place of older ones of ours.
-pub(super) fn attach(programs: &mut Programs, place: Place, interface: u32) -> Result<(), FastPathError> {
+pub(super) fn attach(programs: &Programs, place: Place, interface: u32) -> Result<(), FastPathError> {
     let mut socket = open()?;
     let failed = |refusal| failed("put a BPF filter on", interface, refusal);
     match socket.run(filter::add_clsact(interface)) {
@@ -40,15 +40,19 @@ pub(super) fn attach(programs: &mut Programs, place: Place, interface: u32) -> R
         _ => {}
     }
     for hook in Hook::at(place) {
-        let program = programs.get(*hook)?;
-        let fd = program
-            .fd()
-            .map_err(|cause| FastPathError::Program { program: hook.program(), cause: Box::new(cause) })?
-            .as_fd()
-            .as_raw_fd();
-        socket.run(filter::put(interface, direction(*hook), fd, hook.program())).map_err(failed)?;
+        put(&mut socket, *hook, interface, programs.fd(*hook)?)?;
     }
     Ok(())
+}
+
+/// Has our filter that is there run another program, from one packet to the next.
+pub(super) fn replace(hook: Hook, interface: u32, program: BorrowedFd<'_>) -> Result<(), FastPathError> {
+    put(&mut open()?, hook, interface, program)
+}
+
+fn put(socket: &mut Socket, hook: Hook, interface: u32, program: BorrowedFd<'_>) -> Result<(), FastPathError> {
+    let request = filter::put(interface, direction(hook), program.as_raw_fd(), hook.program());
+    socket.run(request).map_err(|refusal| failed("put a BPF filter on", interface, refusal))
 }
 
 /// Takes our programs off an interface, gone or not, and the queueing discipline if nobody else has a filter there.

@@ -79,3 +79,33 @@ fn filters_are_replaced_in_place_and_others_are_left_alone() {
         assert!(!directory.exists());
     });
 }
+
+#[test]
+fn who_traces_takes_the_place_of_filters_and_gives_it_back() {
+    if !EMBEDDED {
+        assert!(std::env::var_os("CI").is_none(), "built without the BPF programs");
+        eprintln!("SKIPPED: built without the BPF programs");
+        return;
+    }
+    isolated(|| {
+        ip("link add v0 mtu 1450 up type veth peer name v1");
+        let place = Place::Pod(nix::net::if_::if_nametoindex("v0").unwrap());
+        let directory = PathBuf::from(format!("/sys/fs/bpf/traced-{}", std::process::id()));
+        let wanted = Object::Attachment { mtu: 1450 };
+        let mut fast = open(&directory);
+        fast.apply(&Op { key: Key::Attachment(place), from: None, to: Some(wanted.clone()) }, NOWHERE).unwrap();
+        let ours = clsact::filters().unwrap();
+
+        let tracing = Tracing::start(&directory, bytemuck::Zeroable::zeroed()).unwrap();
+        assert_eq!(tracing.attachments(), 2);
+        let (theirs, same) = (clsact::filters().unwrap(), |(a, b): (&(_, _, _), &(_, _, _))| a.2 == b.2);
+        assert_eq!(theirs.len(), ours.len());
+        assert!(!theirs.iter().zip(&ours).any(same), "{ours:?}, then {theirs:?}");
+        assert_eq!(attached(&fast, place), Some(wanted), "no accident");
+
+        drop(tracing);
+        assert_eq!(clsact::filters().unwrap(), ours);
+        drop(fast);
+        FastPath::remove(&directory).unwrap();
+    });
+}

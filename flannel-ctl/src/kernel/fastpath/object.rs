@@ -1,6 +1,10 @@
 //! The BPF object that is part of the binary.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::fd::{AsFd as _, BorrowedFd},
+};
 
 use aya::{
     EbpfLoader,
@@ -90,6 +94,11 @@ impl Programs {
         let missing = FastPathError::Missing(hook.program());
         let Some(program) = self.bpf.program(hook.program()) else { return Err(missing) };
         program.try_into().map_err(|_| missing)
+    }
+
+    pub(super) fn fd(&self, hook: Hook) -> Result<BorrowedFd<'_>, FastPathError> {
+        let fd = self.look(hook)?.fd();
+        Ok(fd.map_err(|cause| FastPathError::Program { program: hook.program(), cause: Box::new(cause) })?.as_fd())
     }
 
     /// Pins the maps that somebody has unpinned.

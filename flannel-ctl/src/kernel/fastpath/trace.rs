@@ -16,10 +16,11 @@ use flannel_common::{TRACE_MAP, TraceFilter, TraceRecord};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
+    net::if_::if_indextoname,
 };
 
 use super::{
-    FastPathError, attach,
+    FastPathError, Hook, attach, clsact,
     directory::Directory,
     link_info,
     object::{self, Programs},
@@ -29,8 +30,8 @@ use super::{
 /// Tracing goes on until this is dropped.
 pub struct Tracing {
     ring: RingBuf<aya::maps::MapData>,
-    /// Links, and what they ran before.
-    former: Vec<(PathBuf, OwnedFd)>,
+    /// Attachments, and what they ran before.
+    former: Vec<(Seat, OwnedFd)>,
     /// The loaded programs, which go after they have been replaced.
     programs: Programs,
     /// Tells the daemon that the programs in its place are no accident.
@@ -46,18 +47,11 @@ impl Tracing {
         let ring =
             RingBuf::try_from(programs.take_map(TRACE_MAP)?).map_err(|cause| failed("open", TRACE_MAP, cause))?;
         let mut this = Self { ring, former: Vec::new(), programs, _lock: lock };
-        for (path, hook, _) in attach::pins(&directory)? {
-            // One without an interface runs nothing.
-            let Some(info) = link_info::of(&path).filter(|info| info.interface != 0) else { continue };
-            let failed = |cause| FastPathError::Trace { path: path.clone(), cause };
-            let former = link_info::program(info.program).map_err(failed)?;
-            let program = this
-                .programs
-                .look(hook)?
-                .fd()
-                .map_err(|cause| FastPathError::Program { program: hook.program(), cause: Box::new(cause) })?;
-            link_info::update(&path, program.as_fd()).map_err(failed)?;
-            this.former.push((path, former));
+        for (seat, hook, program) in seats(&directory)? {
+            let failed = |cause| FastPathError::Trace { path: directory.links(), cause };
+            let former = link_info::program(program).map_err(failed)?;
+            seat.run(this.programs.fd(hook)?)?;
+            this.former.push((seat, former));
         }
         Ok(this)
     }
@@ -85,17 +79,54 @@ impl AsFd for Tracing {
 
 impl Drop for Tracing {
     fn drop(&mut self) {
-        for (path, former) in &self.former {
-            match link_info::update(path, former.as_fd()) {
-                // The interface went away meanwhile.
-                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
-                Err(cause) => {
-                    tracing::warn!(link = %path.display(), %cause, "cannot end tracing; the daemon does within a second");
-                }
-                Ok(()) => {}
+        for (seat, former) in &self.former {
+            // That the interface went away meanwhile is no failure.
+            if let Err(cause) = seat.run(former.as_fd())
+                && seat.is_there()
+            {
+                tracing::warn!(%cause, "cannot end tracing; the daemon does within a second");
             }
         }
     }
+}
+
+/// Where a program of ours is attached.
+enum Seat {
+    Link(PathBuf),
+    /// Before Linux 6.6.
+    Filter(Hook, u32),
+}
+
+impl Seat {
+    /// Has it run another program, from one packet to the next.
+    fn run(&self, program: BorrowedFd<'_>) -> Result<(), FastPathError> {
+        match self {
+            Self::Link(path) => {
+                link_info::update(path, program).map_err(|cause| FastPathError::Trace { path: path.clone(), cause })
+            }
+            Self::Filter(hook, interface) => clsact::replace(*hook, *interface, program),
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        match self {
+            Self::Link(path) => link_info::of(path).is_some_and(|info| info.interface != 0),
+            Self::Filter(_, interface) => if_indextoname(*interface).is_ok(),
+        }
+    }
+}
+
+/// All attachments below `directory` and in this network namespace, with what they run.
+fn seats(directory: &Directory) -> Result<Vec<(Seat, Hook, u32)>, FastPathError> {
+    let links = attach::pins(directory)?.into_iter().filter_map(|(path, hook, _)| {
+        // One without an interface runs nothing.
+        let info = link_info::of(&path).filter(|info| info.interface != 0)?;
+        Some((Seat::Link(path), hook, info.program))
+    });
+    let filters = clsact::filters()?
+        .into_iter()
+        .filter_map(|(hook, interface, program)| Some((Seat::Filter(hook, interface), hook, program?)));
+    Ok(links.chain(filters).collect())
 }
 
 /// Does somebody trace now?
