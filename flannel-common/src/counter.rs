@@ -74,70 +74,82 @@ counters! {
     EgressRefused = 14, "egress_refused";
     /// Egress: a VLAN tag.
     EgressVlan = 15, "egress_vlan";
+    /// Egress: larger than what the kernel path has let through of its flow lately.
+    EgressLarger = 16, "egress_larger";
+    /// Egress: another DSCP than the kernel path has let through of its flow.
+    EgressDscp = 17, "egress_dscp";
+    /// Egress: to another Ethernet address than the one that routes its flow.
+    EgressGateway = 18, "egress_other_gateway";
 
     /// Ingress: decapsulated and handed to a pod.
-    IngressFast = 16, "ingress_fast";
+    IngressFast = 19, "ingress_fast";
     /// Ingress: switched off.
-    IngressDisabled = 17, "ingress_disabled";
+    IngressDisabled = 20, "ingress_disabled";
     /// Ingress: not a tunnel packet for this node.
-    IngressOther = 18, "ingress_not_tunnel";
-    /// Ingress: a tunnel packet whose outer headers need the kernel: options, fragments, a UDP checksum.
-    IngressOuter = 19, "ingress_outer";
+    IngressOther = 21, "ingress_not_tunnel";
+    /// Ingress: a tunnel packet whose outer headers need the kernel: options, fragments, lengths that disagree.
+    IngressOuter = 22, "ingress_outer";
+    /// Ingress: a tunnel packet whose UDP checksum nobody has verified yet.
+    IngressChecksum = 23, "ingress_checksum";
+    /// Ingress: a tunnel packet with a VLAN tag.
+    IngressVlan = 24, "ingress_vlan";
     /// Ingress: VXLAN flags other than a plain network identifier.
-    IngressFlags = 20, "ingress_vxlan_flags";
+    IngressFlags = 25, "ingress_vxlan_flags";
     /// Ingress: another network identifier.
-    IngressVni = 21, "ingress_vni";
+    IngressVni = 26, "ingress_vni";
     /// Ingress: inner frame not for our VTEP address.
-    IngressMac = 22, "ingress_vtep_mac";
+    IngressMac = 27, "ingress_vtep_mac";
     /// Ingress: the inner frame is of another family than the tunnel.
-    IngressFamily = 23, "ingress_family";
+    IngressFamily = 28, "ingress_family";
     /// Ingress: headers that contradict each other or the packet's length.
-    IngressMalformed = 24, "ingress_malformed";
+    IngressMalformed = 29, "ingress_malformed";
     /// Ingress: inner IPv4 options or IPv6 extension headers.
-    IngressOptions = 25, "ingress_options";
+    IngressOptions = 30, "ingress_options";
     /// Ingress: an inner fragment.
-    IngressFragment = 26, "ingress_fragment";
+    IngressFragment = 31, "ingress_fragment";
     /// Ingress: neither TCP nor UDP inside.
-    IngressProtocol = 27, "ingress_protocol";
+    IngressProtocol = 32, "ingress_protocol";
     /// Ingress: inner time to live at its end.
-    IngressTtl = 28, "ingress_ttl";
+    IngressTtl = 33, "ingress_ttl";
     /// Ingress: TCP SYN, FIN or RST.
-    IngressControl = 29, "ingress_tcp_control";
+    IngressControl = 34, "ingress_tcp_control";
     /// Ingress: no such flow is known, or it does not end at a pod.
-    IngressUnknown = 30, "ingress_unknown";
+    IngressUnknown = 35, "ingress_unknown";
     /// Ingress: it is time to prove the flow again.
-    IngressExpired = 31, "ingress_expired";
+    IngressExpired = 36, "ingress_expired";
     /// Ingress: no packet of the other direction has been seen yet.
-    IngressUnpaired = 32, "ingress_one_way";
+    IngressUnpaired = 37, "ingress_one_way";
+    /// Ingress: another DSCP than the kernel path has let through of its flow.
+    IngressDscp = 38, "ingress_dscp";
     /// Ingress: larger than what the pod's interface takes.
-    IngressTooBig = 33, "ingress_too_big";
+    IngressTooBig = 39, "ingress_too_big";
     /// Ingress: congestion marks that RFC 6040 wants dropped or told of.
-    IngressEcn = 34, "ingress_ecn";
+    IngressEcn = 40, "ingress_ecn";
     /// Ingress: the outer source is not the node that leased the inner source; dropped, or only counted.
-    IngressForged = 35, "ingress_forged";
+    IngressForged = 41, "ingress_forged";
     /// Ingress: the kernel would not strip the outer headers, or they are those of many datagrams in one piece.
-    IngressRefused = 36, "ingress_refused";
+    IngressRefused = 42, "ingress_refused";
     /// Both ways: changed already, and then lost for want of memory, or because its flow gave way to another meanwhile; dropped.
-    Lost = 37, "lost";
+    Lost = 43, "lost";
 
     /// Learning: a flow into the tunnel was proved.
-    LearnedEgress = 38, "learned_egress";
+    LearnedEgress = 44, "learned_egress";
     /// Learning: a flow out of the tunnel was proved.
-    LearnedIngress = 39, "learned_ingress";
+    LearnedIngress = 45, "learned_ingress";
     /// Learning: what left the node was not what the pod had just sent.
-    LearnOther = 40, "learn_other_packet";
+    LearnOther = 46, "learn_other_packet";
     /// Learning: netfilter changed more than addresses and ports.
-    LearnChanged = 41, "learn_changed";
+    LearnChanged = 47, "learn_changed";
     /// Learning: the tunnel packet's other end is not the node that leased the subnet.
-    LearnPeer = 42, "learn_unknown_peer";
+    LearnPeer = 48, "learn_unknown_peer";
     /// Learning: the pod had too many new flows this second.
-    LearnRate = 43, "learn_pod_rate";
+    LearnRate = 49, "learn_pod_rate";
     /// Learning: not delivered to an interface known to lead to a pod.
-    LearnPod = 44, "learn_not_a_pod";
+    LearnPod = 50, "learn_not_a_pod";
     /// Learning: the map took no more.
-    LearnFull = 45, "learn_full";
+    LearnFull = 51, "learn_full";
     /// Learning: over IPv6, the node that leased the subnet wants a UDP checksum, which the fast path cannot make.
-    LearnChecksum = 46, "learn_peer_wants_checksum";
+    LearnChecksum = 52, "learn_peer_wants_checksum";
 }
 
 impl Counter {

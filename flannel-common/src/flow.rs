@@ -47,8 +47,13 @@ pub struct EgressFlow {
     pub state: u32,
     /// Sum of the outer IPv4 header's 16-bit words without type of service, length, identification and checksum.
     pub outer_sum: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The largest packet, or segment of one, that the kernel path has let through since the flow was proved after a doubt:
+    /// what is larger may be too large for a path that only the kernel knows.
+    pub largest: u32,
+    /// Ethernet destination of the pod's frames: who routes them.
+    pub gateway: [u16; 3],
+    /// DSCP of what the kernel path let through, in the type of service's place.
+    pub dscp: u16,
     /// As it goes on the wire, after whatever netfilter did.
     pub wire: Tuple,
     /// The kernel's own encapsulation of this flow after two octets of padding: outer Ethernet, IP, UDP, VXLAN, inner
@@ -95,6 +100,10 @@ pub struct IngressFlow {
     pub mtu: u32,
     /// [`state`] bits.
     pub state: u32,
+    /// As in [`EgressFlow::dscp`].
+    pub dscp: u32,
+    /// Why the packet that came last was left to the kernel path, where only its outer headers tell: [`crate::Counter`] by slot.
+    pub left: u32,
     /// The node that the tunnel packets must come from.
     pub outer: Address,
     /// As the pod sees it, after whatever netfilter did.

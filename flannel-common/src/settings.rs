@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{Address, Mac};
 
 /// Number of the layout of all maps. Maps are pinned under it: programs of two layouts never meet.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// Name of the array whose only element is a [`Settings`].
 pub const SETTINGS_MAP: &str = "SETTINGS";

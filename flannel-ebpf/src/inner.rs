@@ -32,6 +32,22 @@ pub struct Inner {
     pub mark: Mark,
 }
 
+impl Inner {
+    /// DSCP in the type of service's place.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a BPF-to-BPF call costs stack that the programs do not have")]
+    pub const fn dscp(&self) -> u8 {
+        self.tos & 0xfc
+    }
+
+    /// Octets of the largest packet that it will be cut into, by segments of so much payload; 0: it is not cut.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "a BPF-to-BPF call costs stack that the programs do not have")]
+    pub const fn largest(&self, segment: u32) -> u32 {
+        if segment == 0 { self.total } else { self.headers + segment }
+    }
+}
+
 /// By what one packet is known again on its way through the host's stack: fields that nobody rewrites who only
 /// translates addresses and ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -163,9 +179,10 @@ fn with_transport(mut inner: Inner, transport: &[u32; TRANSPORT_WORDS]) -> Resul
         if length < 20 || inner.total < inner.headers || rest < length {
             return Err(Decline::Malformed);
         }
-        // SYN, FIN, RST.
-        if control >> 16 & 0b111 != 0 {
-            return Err(Decline::Control(inner.tuple));
+        // Acknowledges, and is no SYN, FIN or RST.
+        if control >> 16 & 0b1_0111 != 0b1_0000 {
+            let ends = control >> 16 & 0b111 != 0;
+            return Err(if ends { Decline::Control(inner.tuple) } else { Decline::Malformed });
         }
         inner.headers += length;
         inner.mark.0[2] = transport[1];

@@ -10,6 +10,8 @@ use flannel_common::{
 };
 use flannel_ebpf::inner::{Inner, Mark};
 
+use crate::packet::Packet;
+
 /// Sizes are the loader's to set; these are for whoever loads the object as it is.
 const FLOWS: usize = 65_536;
 const PEERS_MAX: usize = 16_384;
@@ -54,9 +56,14 @@ pub(crate) struct Pending {
     tuple: Tuple,
     mark: Mark,
     interface: u32,
+    /// Ethernet destination.
+    gateway: [u16; 3],
+    armed: Armed,
     ttl: u8,
     tos: u8,
-    armed: Armed,
+    reserved: u16,
+    /// Octets of the first packet that it may be cut into on its way; 0: it may not.
+    cut: u32,
     /// Why the fast path left it to the stack.
     why: Counter,
 }
@@ -106,12 +113,16 @@ impl Way {
 
     /// Remembers a packet that the stack gets to decide over.
     #[inline(always)]
-    pub(crate) fn entered(self, interface: u32, inner: &Inner, why: Counter) {
+    pub(crate) fn entered(self, packet: Packet, ethernet: &[u16; 7], inner: &Inner, why: Counter) {
         if let Some(slot) = self.pending() {
             let armed = Armed::Flow;
             let Inner { tuple, mark, ttl, tos, .. } = *inner;
+            let gateway = [ethernet[0], ethernet[1], ethernet[2]];
+            let interface = packet.interface();
+            let segment = packet.segment();
+            let cut = if segment == 0 { 0 } else { inner.largest(segment) };
             // SAFETY: this CPU's slot, which no other program writes while this one runs: both run in softirq.
-            unsafe { *slot = Pending { tuple, mark, interface, ttl, tos, armed, why } };
+            unsafe { *slot = Pending { tuple, mark, interface, gateway, armed, ttl, tos, reserved: 0, cut, why } };
         }
     }
 
@@ -183,6 +194,10 @@ impl Pending {
         self.interface
     }
 
+    pub(crate) fn gateway(&self) -> [u16; 3] {
+        self.gateway
+    }
+
     pub(crate) fn why(&self) -> Counter {
         self.why
     }
@@ -193,10 +208,14 @@ impl Pending {
         self.mark.0[0] == header[0] && self.mark.0[1] == header[1]
     }
 
-    /// Is this it, one hop later? If not, what that counts as.
+    /// Is this it, one hop later, or the first that was cut off from it? If not, what that counts as.
     #[inline(always)]
-    pub(crate) fn is(&self, inner: &Inner) -> Result<(), Counter> {
-        if self.mark != inner.mark || self.tuple.protocol != inner.tuple.protocol {
+    pub(crate) fn is(&self, inner: &Inner, segment: u32) -> Result<(), Counter> {
+        let ([header, length, first, second], [its_header, its_length, its_first, its_second]) =
+            (self.mark.0, inner.mark.0);
+        let whole = length == its_length || (segment == 0 && self.cut == its_length);
+        let same = header == its_header && first == its_first && second == its_second;
+        if !whole || !same || self.tuple.protocol != inner.tuple.protocol {
             return Err(Counter::LearnOther);
         }
         if self.ttl != inner.ttl + 1 || self.tos != inner.tos {

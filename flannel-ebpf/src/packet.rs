@@ -10,13 +10,16 @@ use aya_ebpf::{
         BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::generated::{
-        bpf_csum_level, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_load_bytes,
-        bpf_skb_store_bytes,
+        bpf_csum_level, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room,
+        bpf_skb_load_bytes, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
 use flannel_common::Tuple;
-use flannel_ebpf::inner::{ETHERNET, TRANSPORT_WORDS};
+use flannel_ebpf::{
+    checksum,
+    inner::{ETHERNET, TRANSPORT_WORDS},
+};
 
 /// An Ethernet frame with an IP header of `IP` words and the start of its transport header, so padded that words are
 /// aligned.
@@ -198,6 +201,14 @@ impl Packet {
         if outcome == 0 { Ok(()) } else { Err(Refused) }
     }
 
+    /// An interface that has summed up the whole packet (`CHECKSUM_COMPLETE`) is right about what is there now: some words
+    /// changed. An IPv4 header needs none of this: right before and after, it adds nothing.
+    #[inline(always)]
+    pub(crate) fn words_changed(self, before: &[u32], after: &[u32]) {
+        // SAFETY: see length. Refused where nobody has.
+        unsafe { bpf_csum_update(self.0, checksum::difference(before, after)) };
+    }
+
     /// Ports and transport checksum for other addresses and ports; the IP header is the caller's.
     #[inline(always)]
     pub(crate) fn translate(self, transport: u32, from: &Tuple, to: &Tuple) -> Result<(), Refused> {
@@ -208,6 +219,11 @@ impl Packet {
         for word in 0..4 {
             self.replace(checksum, from.source.0[word], to.source.0[word], address)?;
             self.replace(checksum, from.destination.0[word], to.destination.0[word], address)?;
+        }
+        // The helper takes it that an IP header makes up for its addresses, which IPv6's does not.
+        if !from.source.is_v4() {
+            self.words_changed(&from.source.0, &to.source.0);
+            self.words_changed(&from.destination.0, &to.destination.0);
         }
         self.replace(checksum, u32::from(from.source_port), u32::from(to.source_port), zero | 2)?;
         self.replace(checksum, u32::from(from.destination_port), u32::from(to.destination_port), zero | 2)?;

@@ -39,6 +39,7 @@ pub(crate) const V6: &[bool] = &[false];
 /// What one packet in a test run cannot count as, and what shows it.
 const ELSEWHERE: &[(Counter, &str)] = &[
     (Counter::EgressVlan, "to a test run a tag is another protocol: kernel/live.rs sends one over a veth"),
+    (Counter::IngressVlan, "the same"),
     (
         Counter::Lost,
         "memory that runs out between two helpers cannot be brought about at will; races.rs changes flows under way",

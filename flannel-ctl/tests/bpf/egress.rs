@@ -6,7 +6,7 @@ use flannel_ctl::kernel::fastpath::Hook;
 use crate::{
     counters::{BOTH, Case, Packet, V4, V6},
     frame::{Checksum, Inner, TCP, UDP, right_outer_checksum, sum},
-    site::{NEXT, Net, REDIRECT, Site, net, settings},
+    site::{NEXT, Net, REDIRECT, Site, delivered, largest, net},
     skipped,
 };
 
@@ -25,6 +25,20 @@ pub(crate) fn cases() -> Vec<Case> {
             known(site, net, TCP, |inner| inner.tcp_options = vec![1; 40])
         }),
         case("two hops to go", Counter::EgressFast, BOTH, |site, net| known(site, net, TCP, |inner| inner.ttl = 2)),
+        case("another DSCP", Counter::EgressDscp, BOTH, |site, net| known(site, net, UDP, |inner| inner.tos = 0xb8)),
+        case("to somebody else on the bridge", Counter::EgressGateway, BOTH, |site, net| {
+            known(site, net, TCP, |inner| inner.ethernet.0[5] ^= 1)
+        }),
+        case("larger than what was let through", Counter::EgressLarger, BOTH, |site, net| {
+            prove_little(site, net).into()
+        }),
+        case("segments larger than what was let through", Counter::EgressLarger, BOTH, |site, net| Packet {
+            frame: prove_little(site, net),
+            segment: 18,
+        }),
+        case("a segment that acknowledges nothing", Counter::EgressMalformed, BOTH, |site, net| {
+            known(site, net, TCP, |inner| inner.flags = 0x08)
+        }),
         case("nobody has said anything", Counter::EgressDisabled, BOTH, |site, net| {
             let packet = known(site, net, TCP, |_| {});
             site.set(|settings| settings.enabled = 0);
@@ -182,9 +196,15 @@ fn known(site: &mut Site, net: &Net, protocol: u8, change: fn(&mut Inner)) -> Pa
     sent.frame().into()
 }
 
-fn largest(inner: &Inner) -> usize {
-    let mtu = if inner.source.is_ipv4() { settings().v4.mtu } else { settings().v6.mtu };
-    usize::try_from(mtu).unwrap() - inner.headers()
+/// The kernel path has let small packets through. One that is an octet larger.
+fn prove_little(site: &mut Site, net: &Net) -> Vec<u8> {
+    let mut sent = net.sent(TCP);
+    site.prove_egress(&sent, &sent, &net.outward());
+    let answer = sent.reversed();
+    site.prove_ingress(&answer, &delivered(&answer), &net.inward());
+    assert_eq!(site.run(Hook::PodIngress, &sent.frame()).verdict, REDIRECT);
+    sent.payload.push(0);
+    sent.frame()
 }
 
 impl Packet {
@@ -229,8 +249,9 @@ fn a_known_flow_leaves_in_the_kernels_own_headers() {
     for net in [net(true), net(false)] {
         for protocol in [TCP, UDP] {
             let sent = net.sent(protocol);
-            site.prove(&net, &sent, &sent);
             for tos in 0..=255 {
+                let proved = Inner { tos: tos & !3, ..sent.clone() };
+                site.prove(&net, &proved, &proved);
                 let sent = Inner { tos, ttl: 2 + tos % 200, id: u16::from(tos) * 77, sequence: (3, 4), ..sent.clone() };
                 let outcome = site.run(Hook::PodIngress, &sent.frame());
                 assert_eq!(outcome.verdict, REDIRECT);
@@ -294,5 +315,33 @@ fn a_closing_segment_ends_what_is_known_both_ways() {
             assert_eq!(site.trial.egress(sent.tuple()).unwrap(), None, "{flags:#x}");
             assert_eq!(site.trial.ingress(wire.reversed().tuple()).unwrap(), None, "{flags:#x}");
         }
+    }
+}
+
+/// A path may be narrower than the uplink, which only the kernel knows (a route's MTU, `fragmentation needed`): what it has
+/// not let through since it was asked last is not sent past it.
+#[test]
+fn sizes_are_proved_as_flows_are() {
+    if skipped(&[]) {
+        return;
+    }
+    let mut site = Site::new();
+    for net in [net(true), net(false)] {
+        let large = prove_little(&mut site, &net);
+        let small = net.sent(TCP);
+        let sent = Inner { payload: [&small.payload[..], &[0]].concat(), ..small.clone() };
+        let outcome = |site: &mut Site, frame: &[u8]| site.run(Hook::PodIngress, frame).verdict;
+        // Let through, it may pass, and so may what is smaller.
+        site.prove_egress(&sent, &sent, &net.outward());
+        assert_eq!(outcome(&mut site, &large), REDIRECT);
+        site.prove_egress(&small, &small, &net.outward());
+        assert_eq!(outcome(&mut site, &large), REDIRECT, "nothing has been doubted meanwhile");
+        // After a doubt, small packets prove themselves alone.
+        site.set(|settings| settings.epoch += 1);
+        assert_eq!(outcome(&mut site, &large), NEXT);
+        site.prove_egress(&small, &small, &net.outward());
+        assert_eq!(outcome(&mut site, &small.frame()), REDIRECT);
+        assert_eq!(outcome(&mut site, &large), NEXT);
+        site.reset();
     }
 }

@@ -332,3 +332,25 @@ fn one_pod_learns_no_more_than_its_share_in_a_second() {
     assert_eq!(learned + refused, 50);
     assert!(learned.is_multiple_of(10) || *refused == 0, "{learned}");
 }
+
+/// Without checksum offload the VXLAN device cuts what it gets: the first packet is known again by the others' size.
+#[test]
+fn the_first_that_is_cut_off_teaches_the_flow() {
+    if skipped(&[]) {
+        return;
+    }
+    let mut site = Site::new();
+    for net in [net(true), net(false)] {
+        let whole = Inner { payload: vec![7; 3_000], ..net.sent(TCP) };
+        let first = Inner { payload: vec![7; 1_000], ..net.sent(TCP) };
+        site.run_in(Hook::PodIngress, &whole.frame(), 1_000);
+        site.run(Hook::UplinkEgress, &net.outward().around(&first.forwarded()));
+        let flow = site.trial.egress(whole.tuple()).unwrap().expect("it is the same packet's beginning");
+        assert_eq!(usize::try_from(flow.largest).unwrap(), first.headers() + 1_000);
+        site.reset();
+
+        site.run_in(Hook::PodIngress, &whole.frame(), 999);
+        site.run(Hook::UplinkEgress, &net.outward().around(&first.forwarded()));
+        assert_eq!(site.trial.egress(whole.tuple()).unwrap(), None, "another size");
+    }
+}

@@ -151,7 +151,7 @@ impl Site {
 
     /// Both directions of what the pod sends as `sent` and the wire carries as `wire`.
     pub(crate) fn prove(&mut self, net: &Net, sent: &Inner, wire: &Inner) {
-        let plain = |inner: &Inner| Inner { flags: 0x10, ..inner.clone() };
+        let plain = |inner: &Inner| Inner { flags: 0x10, payload: vec![7; largest(inner)], ..inner.clone() };
         let (sent, wire) = (plain(sent), plain(wire));
         self.prove_egress(&sent, &wire, &net.outward());
         self.prove_ingress(&wire.reversed(), &delivered(&sent.reversed()), &net.inward());
@@ -167,6 +167,12 @@ impl Site {
         let moved = before.into_iter().zip(after).filter(|(before, after)| before.1 != after.1);
         (outcome, moved.map(|(before, after)| (after.0, after.1 - before.1)).collect())
     }
+}
+
+/// How much payload fits through the tunnel.
+pub(crate) fn largest(inner: &Inner) -> usize {
+    let mtu = if inner.source.is_ipv4() { settings().v4.mtu } else { settings().v6.mtu };
+    usize::try_from(mtu).unwrap() - inner.headers()
 }
 
 /// As the pod gets it from its gateway.

@@ -63,7 +63,7 @@ fn prove(
     inner: &Inner,
     ethernet: &[u16; 7],
 ) -> Lesson {
-    pending.is(inner)?;
+    pending.is(inner, packet.segment())?;
     let wire = pending.tuple();
     let interface = packet.interface();
     let pod = pod(interface).ok_or(Counter::LearnPod)?;
@@ -77,7 +77,9 @@ fn prove(
     // SAFETY: the memory lives as long as the map; each field is one aligned word.
     let (mtu, known) = unsafe { ((*pod).mtu, ingress_flow(wire).map(|flow| &mut *flow)) };
     let ethernet = [0, ethernet[0], ethernet[1], ethernet[2], ethernet[3], ethernet[4], ethernet[5], 0];
-    let why = why_not_fast(known.as_deref(), packet.segment(), inner, mtu, settings.epoch, now);
+    let segment = packet.segment();
+    let why = why_not_fast(known.as_deref(), segment, inner, mtu, settings.epoch, now);
+    let dscp = inner.dscp().into();
     let mut used = Use { created: now, proved: now, packets: 0, bytes: 0 };
     if let Some(flow) = known {
         if flow.pod == interface
@@ -86,6 +88,8 @@ fn prove(
             && flow.ethernet == ethernet
             && flow.mtu == mtu
         {
+            flow.dscp = dscp;
+            flow.left = 0;
             flow.used.proved = now;
             flow.state = state;
             flow.epoch = settings.epoch;
@@ -108,6 +112,8 @@ fn prove(
         pod: interface,
         mtu,
         state,
+        dscp,
+        left: 0,
         outer,
         delivered: inner.tuple,
         ethernet,
@@ -126,7 +132,10 @@ fn why_not_fast(known: Option<&IngressFlow>, segment: u32, inner: &Inner, mtu: u
         Some(flow) if flow.epoch != epoch || flow.expires < now => Counter::IngressExpired,
         Some(flow) if flow.state & state::PAIRED == 0 => Counter::IngressUnpaired,
         Some(_) if are_datagrams_in_one_piece(&inner.tuple, segment) => Counter::IngressRefused,
-        Some(_) if inner.total > mtu => Counter::IngressTooBig,
+        Some(flow) if flow.dscp != u32::from(inner.dscp()) => Counter::IngressDscp,
+        Some(_) if inner.largest(segment) > mtu => Counter::IngressTooBig,
+        Some(flow) if flow.left == Counter::IngressChecksum.slot() => Counter::IngressChecksum,
+        Some(flow) if flow.left == Counter::IngressEcn.slot() => Counter::IngressEcn,
         // Nothing but the outer headers is left.
         Some(_) => Counter::IngressOuter,
     }

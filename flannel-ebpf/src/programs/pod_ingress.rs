@@ -42,7 +42,7 @@ pub(super) fn decide(packet: Packet, settings: &Settings) -> Result<Decision, De
             let inner = inner::ipv4(&frame.ip, &frame.transport, length)
                 .map_err(|why| decline(packet, why))
                 .map_err(|why| passed(header, why))?;
-            let flow = known(packet, settings, &settings.v4, &inner)?;
+            let flow = known(packet, settings, &settings.v4, &frame.ethernet, &inner)?;
             v4(packet, settings, &frame, &inner, flow)
         }
         IPV6 if settings.v6.enabled != 0 => {
@@ -51,7 +51,7 @@ pub(super) fn decide(packet: Packet, settings: &Settings) -> Result<Decision, De
             let inner = inner::ipv6(&frame.ip, &frame.transport, length)
                 .map_err(|why| decline(packet, why))
                 .map_err(|why| passed(header, why))?;
-            let flow = known(packet, settings, &settings.v6, &inner)?;
+            let flow = known(packet, settings, &settings.v6, &frame.ethernet, &inner)?;
             v6(packet, settings, &frame, &inner, flow)
         }
         _ => Err(Counter::EgressFamily.into()),
@@ -79,10 +79,11 @@ fn known<'a>(
     packet: Packet,
     settings: &Settings,
     family: &FamilySettings,
+    ethernet: &[u16; 7],
     inner: &Inner,
 ) -> Result<(&'a mut EgressFlow, u64), Decision> {
     let unproved = |counter: Counter| {
-        Way::Egress.entered(packet.interface(), inner, counter);
+        Way::Egress.entered(packet, ethernet, inner, counter);
         Decision::from(counter)
     };
     let Some(flow) = egress_flow(&inner.tuple) else {
@@ -104,11 +105,21 @@ fn known<'a>(
     if flow.state & state::PAIRED == 0 {
         return Err(unproved(Counter::EgressUnpaired));
     }
-    let segment = packet.segment();
-    let largest = if segment == 0 { inner.total } else { inner.headers + segment };
+    // What the stack decided holds for packets like those that it saw.
+    if u16::from(inner.dscp()) != flow.dscp {
+        return Err(unproved(Counter::EgressDscp));
+    }
+    let [first, second, third] = flow.gateway;
+    if ethernet[0] != first || ethernet[1] != second || ethernet[2] != third {
+        return Err(unproved(Counter::EgressGateway));
+    }
+    let largest = inner.largest(packet.segment());
     // The outer lengths of what is cut later count all of it, in sixteen bits.
-    if largest > family.mtu || inner.total > 0xffff - outer::ROOM_V6 {
-        return Err(passed([inner.mark.0[0], inner.mark.0[1]], Counter::EgressTooBig));
+    if largest > flow.largest || inner.total > 0xffff - outer::ROOM_V6 {
+        if largest > family.mtu || inner.total > 0xffff - outer::ROOM_V6 {
+            return Err(passed([inner.mark.0[0], inner.mark.0[1]], Counter::EgressTooBig));
+        }
+        return Err(unproved(Counter::EgressLarger));
     }
     Ok((flow, filled))
 }

@@ -48,7 +48,7 @@ fn v4(packet: Packet, settings: &Settings, pending: &Pending, flow: bool) -> Les
         return Ok(None);
     }
     let inner = inner::ipv4(&frame.ip, &frame.transport, length).map_err(|_| Counter::LearnOther)?;
-    same(settings, family, pending, &outer, &inner)?;
+    same(packet, settings, family, pending, &outer, &inner)?;
 
     let draft = egress_draft().ok_or(Counter::LearnFull)?;
     // SAFETY: this CPU's slot, which no other program writes while this one runs.
@@ -84,7 +84,7 @@ fn v6(packet: Packet, settings: &Settings, pending: &Pending, flow: bool) -> Les
         return Ok(None);
     }
     let inner = inner::ipv6(&frame.ip, &frame.transport, length).map_err(|_| Counter::LearnOther)?;
-    let peer = same(settings, family, pending, &outer, &inner)?;
+    let peer = same(packet, settings, family, pending, &outer, &inner)?;
     // The kernel's packets have a checksum, which we cannot make; over IPv6, only peers that say so take one of zero.
     if peer.flags & Peer::ZERO_CHECKSUM == 0 {
         return Err(Counter::LearnChecksum);
@@ -112,13 +112,14 @@ fn v6(packet: Packet, settings: &Settings, pending: &Pending, flow: bool) -> Les
 /// Is it the packet that a pod just sent, on its way to whoever leased the subnet that it is for?
 #[inline(always)]
 fn same(
+    packet: Packet,
     settings: &Settings,
     family: &FamilySettings,
     pending: &Pending,
     outer: &Outer,
     inner: &Inner,
 ) -> Result<&'static Peer, Counter> {
-    pending.is(inner)?;
+    pending.is(inner, packet.segment())?;
     if outer.vni != settings.vni {
         return Err(Counter::LearnOther);
     }
@@ -182,13 +183,20 @@ fn prove(packet: Packet, settings: &Settings, pending: &Pending, inner: &Inner, 
         state |= state::TRANSLATED;
     }
     let mut used = Use { created: now, proved: now, packets: 0, bytes: 0 };
+    let (dscp, gateway, largest) = (inner.dscp().into(), pending.gateway(), inner.largest(packet.segment()));
     // SAFETY: the memory lives as long as the map; each field is one aligned word.
     if let Some(flow) = egress_flow(sent).map(|flow| unsafe { &mut *flow }) {
         if flow.pod == interface
             && flow.uplink == packet.interface()
             && flow.wire == inner.tuple
+            && flow.gateway == gateway
             && same_header(&flow.header, &draft.header)
         {
+            let doubted = flow.epoch != settings.epoch || flow.expires < now || flow.dscp != dscp;
+            if doubted || flow.largest < largest {
+                flow.largest = largest;
+            }
+            flow.dscp = dscp;
             flow.used.proved = now;
             flow.state = state;
             flow.epoch = settings.epoch;
@@ -209,7 +217,9 @@ fn prove(packet: Packet, settings: &Settings, pending: &Pending, inner: &Inner, 
     draft.pod = interface;
     draft.uplink = packet.interface();
     draft.state = state;
-    draft.reserved = 0;
+    draft.largest = largest;
+    draft.gateway = gateway;
+    draft.dscp = dscp;
     draft.wire = inner.tuple;
     draft.used = used;
     insert_egress(sent, draft)?;

@@ -41,9 +41,9 @@ fn v4(packet: Packet, settings: &Settings) -> Result<Decision, Decision> {
     check_frame(&frame.ethernet, family, IPV4)?;
     let inner =
         inner::ipv4(&frame.ip, &frame.transport, length.wrapping_sub(INNER)).map_err(|why| decline(&outer, why))?;
-    verified(packet, &outer)?;
+    verified(packet, &outer, &inner)?;
     let (flow, filled) = known(packet, settings, family, &outer, &inner)?;
-    let tos = ecn::decapsulate(outer.tos, inner.tos).ok_or(Counter::IngressEcn)?;
+    let Some(tos) = ecn::decapsulate(outer.tos, inner.tos) else { return Err(left(flow, Counter::IngressEcn)) };
     let headers =
         Headers { ethernet: ethernet(flow, IPV4), ip: inner::forwarded_ipv4(&frame.ip, &flow.delivered, tos) };
     packet.shrink(INNER).map_err(|_| Counter::IngressRefused)?;
@@ -63,13 +63,15 @@ fn v6(packet: Packet, settings: &Settings) -> Result<Decision, Decision> {
     check_frame(&frame.ethernet, family, IPV6)?;
     let inner =
         inner::ipv6(&frame.ip, &frame.transport, length.wrapping_sub(INNER)).map_err(|why| decline(&outer, why))?;
-    verified(packet, &outer)?;
+    verified(packet, &outer, &inner)?;
     let (flow, filled) = known(packet, settings, family, &outer, &inner)?;
-    let tos = ecn::decapsulate(outer.tos, inner.tos).ok_or(Counter::IngressEcn)?;
+    let Some(tos) = ecn::decapsulate(outer.tos, inner.tos) else { return Err(left(flow, Counter::IngressEcn)) };
     let headers =
         Headers { ethernet: ethernet(flow, IPV6), ip: inner::forwarded_ipv6(&frame.ip, &flow.delivered, tos) };
     packet.shrink(INNER).map_err(|_| Counter::IngressRefused)?;
     packet.store(0, &headers, 2, ETHERNET + 40).map_err(lost)?;
+    // Type of service, hop limit; what addresses do to sums is seen to where they are translated.
+    packet.words_changed(&frame.ip[..2], &headers.ip[..2]);
     finish(packet, ETHERNET + 40, &inner.tuple, inner.total, (flow, filled))
 }
 
@@ -99,7 +101,7 @@ fn for_us(packet: Packet, settings: &Settings, family: &FamilySettings, outer: &
         return Err(Counter::IngressVni.into());
     }
     if packet.has_vlan_tag() {
-        return Err(Counter::IngressOuter.into());
+        return Err(Counter::IngressVlan.into());
     }
     Ok(())
 }
@@ -107,11 +109,22 @@ fn for_us(packet: Packet, settings: &Settings, family: &FamilySettings, outer: &
 /// A checksum has to be right: it is if the interface or the kernel's receive offload has checked it already. Asked when
 /// the inner headers have been read: what ends a flow ends it at once, whoever verifies the packet.
 #[inline(always)]
-fn verified(packet: Packet, outer: &Outer) -> Result<(), Decision> {
+fn verified(packet: Packet, outer: &Outer, inner: &Inner) -> Result<(), Decision> {
     if outer.checksummed && !packet.checksum_is_known_right() {
-        return Err(Counter::IngressOuter.into());
+        return Err(match ingress_flow(&inner.tuple) {
+            // SAFETY: the memory lives as long as the map.
+            Some(flow) => left(unsafe { &mut *flow }, Counter::IngressChecksum),
+            None => Counter::IngressChecksum.into(),
+        });
     }
     Ok(())
+}
+
+/// Left to the kernel path for a reason that only we can see: whoever sees the packet delivered is told by the flow.
+#[inline(always)]
+fn left(flow: &mut IngressFlow, why: Counter) -> Decision {
+    flow.left = why.slot();
+    why.into()
 }
 
 /// The inner Ethernet header: for our VTEP, and of this family.
@@ -154,9 +167,11 @@ fn known<'a>(
     if flow.state & state::PAIRED == 0 {
         return Err(Counter::IngressUnpaired.into());
     }
+    if u32::from(inner.dscp()) != flow.dscp {
+        return Err(Counter::IngressDscp.into());
+    }
     let segment = packet.segment();
-    let largest = if segment == 0 { inner.total } else { inner.headers + segment };
-    if largest > flow.mtu {
+    if inner.largest(segment) > flow.mtu {
         return Err(Counter::IngressTooBig.into());
     }
     if are_datagrams_in_one_piece(&inner.tuple, segment) {

@@ -12,21 +12,21 @@ use crate::{
 pub(super) fn remember(packet: Packet) -> Option<()> {
     let settings = settings()?;
     let length = packet.length().wrapping_sub(ETHERNET);
-    let (inner, header) = match packet.protocol() {
+    let (inner, header, ethernet) = match packet.protocol() {
         IPV4 => {
             let frame: Frame<5> = packet.frame(0)?;
-            (inner::ipv4(&frame.ip, &frame.transport, length), Mark::of_ipv4(&frame.ip, length))
+            (inner::ipv4(&frame.ip, &frame.transport, length), Mark::of_ipv4(&frame.ip, length), frame.ethernet)
         }
         IPV6 => {
             let frame: Frame<10> = packet.frame(0)?;
-            (inner::ipv6(&frame.ip, &frame.transport, length), Mark::of_ipv6(&frame.ip, length))
+            (inner::ipv6(&frame.ip, &frame.transport, length), Mark::of_ipv6(&frame.ip, length), frame.ethernet)
         }
         _ => return None,
     };
     let inner = inner.map_err(|why| Way::Ingress.passed(header, why.ingress())).ok()?;
     // What the fast path had against it is seen where it is delivered.
     if ingress_flow(&inner.tuple).is_some() || is_lasting(&inner.tuple, settings.patience) {
-        Way::Ingress.entered(packet.interface(), &inner, Counter::IngressUnknown);
+        Way::Ingress.entered(packet, &ethernet, &inner, Counter::IngressUnknown);
     } else {
         Way::Ingress.passed(header, Counter::IngressUnknown);
     }

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
+use flannel_common::Counter;
 use serde_json::Value;
 use xtask::lab::{Node, run, wait};
 
-/// Slots of `COUNTERS` (`flannel-common/src/counter.rs`).
-pub(crate) const EGRESS_FAST: usize = 0;
-pub(crate) const INGRESS_FAST: usize = 16;
+/// Slots of `COUNTERS`.
+pub(crate) const EGRESS_FAST: usize = Counter::EgressFast.slot() as usize;
+pub(crate) const INGRESS_FAST: usize = Counter::IngressFast.slot() as usize;
 
 fn bpftool(arguments: &[&str]) -> Option<Value> {
     let text = run(std::process::Command::new("bpftool").arg("-j").args(arguments)).ok()?;

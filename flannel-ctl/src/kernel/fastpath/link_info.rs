@@ -15,10 +15,13 @@ use nix::libc;
 
 /// Of `enum bpf_cmd` (`linux/bpf.h`).
 const OBJ_GET: libc::c_long = 7;
+const TEST_RUN: libc::c_long = 10;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
 const LINK_UPDATE: libc::c_long = 29;
+/// `BPF_F_TEST_SKB_CHECKSUM_COMPLETE` (`linux/bpf.h`, 6.17).
+const TEST_CHECKSUM_COMPLETE: u32 = 1 << 2;
 
 /// `struct bpf_link_info` as far as its TCX part (`linux/bpf.h`, 6.6).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +61,42 @@ struct ById {
     id: u32,
     next: u32,
     flags: u32,
+}
+
+/// The member of `union bpf_attr` for [`TEST_RUN`].
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    program: u32,
+    outcome: u32,
+    size_in: u32,
+    size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_in: [u32; 2],
+    contexts: [u64; 2],
+    flags: u32,
+    cpu: u32,
+    batch: [u32; 2],
+}
+
+/// Runs a program on a packet of which the interface has summed up everything. `EBADMSG`: what is left does not have the sum
+/// that it should have by the program's account. `EINVAL`: this kernel cannot do that.
+pub(super) fn run_summed(program: BorrowedFd<'_>, packet: &[u8]) -> io::Result<()> {
+    let number = |value: usize| u32::try_from(value).map_err(io::Error::other);
+    let mut run = TestRun {
+        program: u32::try_from(program.as_raw_fd()).map_err(io::Error::other)?,
+        size_in: number(packet.len())?,
+        data_in: packet.as_ptr().expose_provenance() as u64,
+        repeat: 1,
+        flags: TEST_CHECKSUM_COMPLETE,
+        ..TestRun::default()
+    };
+    // SAFETY: the kernel reads the packet, and reads and writes the attribute; both outlive the call.
+    let outcome = unsafe { libc::syscall(libc::SYS_bpf, TEST_RUN, ptr::from_mut(&mut run), size_of::<TestRun>()) };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// The member of `union bpf_attr` for [`LINK_UPDATE`].

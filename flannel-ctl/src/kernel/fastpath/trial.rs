@@ -8,9 +8,10 @@ use flannel_common::{
     Address, COUNTERS_MAP, Counter, EGRESS_MAP, EgressFlow, INGRESS_MAP, IngressFlow, PEERS_MAP, PODS_MAP, Peer,
     PodInterface, SETTINGS_MAP, Settings, Tuple,
 };
+use nix::libc;
 
 use super::{
-    FastPathError, Hook, Sizes,
+    FastPathError, Hook, Sizes, link_info,
     object::{self, Programs},
     table::{Hash, Single, failed, sums},
 };
@@ -88,6 +89,18 @@ impl Trial {
             .map_err(|cause| FastPathError::Program { program: hook.program(), cause: Box::new(cause) })?;
         out.truncate(result.data_size_out as usize);
         Ok(Outcome { verdict: result.return_value.cast_signed(), packet: out })
+    }
+
+    /// Runs a program on a packet whose interface has summed up all of it (`CHECKSUM_COMPLETE`). Is what comes out as it
+    /// is accounted for? `None`: this kernel cannot tell.
+    pub fn keeps_sum(&self, hook: Hook, packet: &[u8]) -> Result<Option<bool>, FastPathError> {
+        let failed = |cause| FastPathError::Program { program: hook.program(), cause: Box::new(cause) };
+        match link_info::run_summed(self.programs.fd(hook)?, packet) {
+            Ok(()) => Ok(Some(true)),
+            Err(cause) if cause.raw_os_error() == Some(libc::EBADMSG) => Ok(Some(false)),
+            Err(cause) if cause.raw_os_error() == Some(libc::EINVAL) => Ok(None),
+            Err(cause) => Err(failed(ProgramError::IOError(cause))),
+        }
     }
 
     /// Runs a program so often on one packet, which it should leave as it is; how long one run takes, by the kernel's clock.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::{
     frame::{Checksum, Inner, Outer, TCP, UDP},
-    site::net,
+    site::{largest, net},
 };
 
 /// A packet that a pod sends.
@@ -17,12 +17,14 @@ pub(super) struct Arriving(pub(super) Inner, pub(super) Outer);
 
 /// A packet of the same flow that nobody has anything against.
 pub(super) fn plain(inner: &Inner) -> Inner {
-    Inner {
+    let plain = Inner {
         ethernet: inner.ethernet,
         ports: inner.ports,
         label: inner.label,
+        tos: inner.tos & !3,
         ..Inner::new(inner.source, inner.destination, if inner.protocol == TCP { TCP } else { UDP })
-    }
+    };
+    Inner { payload: vec![7; largest(&plain)], ..plain }
 }
 
 pub(super) fn leaving() -> impl Strategy<Value = Leaving> {

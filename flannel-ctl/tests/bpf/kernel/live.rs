@@ -36,11 +36,17 @@ fn a_tagged_packet_is_the_kernels() {
     let rig = Rig::new("bpftag");
     rig.inside(|site| {
         site.trial.attach(Hook::PodIngress, "pod0").unwrap();
-        let mut frame = net(true).sent(UDP).frame();
-        frame.splice(12..12, [0x81, 0x00, 0, 5]);
-        rig.pod_sends(&frame);
-        wait::until("the tag to be counted", wait::SHORT, || (count(site, Counter::EgressVlan) == 1).then_some(()))
-            .unwrap();
+        site.trial.attach(Hook::UplinkIngress, "up0").unwrap();
+        let tagged = |mut frame: Vec<u8>| {
+            frame.splice(12..12, [0x81, 0x00, 0, 5]);
+            frame
+        };
+        let sent = net(true).sent(UDP);
+        rig.pod_sends(&tagged(sent.frame()));
+        rig.wire_sends(&tagged(net(true).inward().around(&sent.reversed())));
+        for counter in [Counter::EgressVlan, Counter::IngressVlan] {
+            wait::until("the tag to be counted", wait::SHORT, || (count(site, counter) == 1).then_some(())).unwrap();
+        }
     });
 }
 

@@ -6,7 +6,7 @@ mod live;
 mod rig;
 mod segments;
 
-use flannel_common::state;
+use flannel_common::{EgressFlow, IngressFlow, state};
 use flannel_ctl::kernel::fastpath::Hook;
 use proptest::{
     strategy::Strategy,
@@ -55,7 +55,8 @@ fn with_identification_of(frame: &[u8], ours: &[u8]) -> Vec<u8> {
 /// Has the kernel send a plain packet of the flow, so that it is learned; the answers are made up.
 fn learn_egress(rig: &Rig, site: &mut Site, inner: &Inner) {
     let known = site.trial.egress(inner.tuple()).unwrap();
-    if known.is_some_and(|flow| flow.state & state::PAIRED != 0) {
+    let same = |flow: EgressFlow| flow.state & state::PAIRED != 0 && flow.dscp == u16::from(inner.tos & !3);
+    if known.is_some_and(same) {
         return;
     }
     let net = net(inner.source.is_ipv4());
@@ -72,7 +73,8 @@ fn learn_egress(rig: &Rig, site: &mut Site, inner: &Inner) {
 /// The same for a flow that arrives; what the pod sends is made up.
 fn learn_ingress(rig: &Rig, site: &mut Site, inner: &Inner) {
     let known = site.trial.ingress(inner.tuple()).unwrap();
-    if known.is_some_and(|flow| flow.state & state::PAIRED != 0) {
+    let same = |flow: IngressFlow| flow.state & state::PAIRED != 0 && flow.dscp == u32::from(inner.tos & !3);
+    if known.is_some_and(same) {
         return;
     }
     let net = net(inner.source.is_ipv4());

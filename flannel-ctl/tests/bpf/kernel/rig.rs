@@ -106,6 +106,11 @@ impl Rig {
         self.wire.next(|frame| frame.get(23) == Some(&17) || frame.get(20) == Some(&17))
     }
 
+    /// The peer sends a frame.
+    pub(super) fn wire_sends(&self, frame: &[u8]) {
+        self.wire.send(frame).unwrap();
+    }
+
     /// What the kernel sends on the wire for a frame that the pod sends.
     pub(super) fn through_the_tunnel(&self, frame: &[u8]) -> Vec<u8> {
         self.pod_sends(frame);
@@ -114,7 +119,7 @@ impl Rig {
 
     /// What the kernel delivers to the pod for a frame from the wire.
     pub(super) fn out_of_the_tunnel(&self, frame: &[u8]) -> Vec<u8> {
-        self.wire.send(frame).unwrap();
+        self.wire_sends(frame);
         self.pod.next(|frame| frame[..6] == [2, 0, 0, 0, 9, 7])
     }
 }
