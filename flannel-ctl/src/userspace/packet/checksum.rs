@@ -27,17 +27,14 @@ pub fn sum(octets: &[u8], sum: u64) -> u64 {
 /// Two chains of additions with carry keep the processor busier than vectors of halves do, which it would have to unpack.
 #[inline]
 fn sum_blocks(blocks: &[[u8; 64]]) -> u64 {
-    let mut even = 0_u128;
-    let mut odd = 0_u128;
+    let mut chains = [0_u128; 2];
     for block in blocks {
-        let (pairs, _) = block.as_chunks::<16>();
-        for pair in pairs {
-            let [a, b, c, d, e, f, g, h, rest @ ..] = *pair;
-            even += u128::from(u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
-            odd += u128::from(u64::from_ne_bytes(rest));
+        let (words, _) = block.as_chunks::<8>();
+        for (at, word) in words.iter().enumerate() {
+            chains[at & 1] += u128::from(u64::from_ne_bytes(*word));
         }
     }
-    let total = even + odd;
+    let total = chains[0] + chains[1];
     let words = [total, total >> 32, total >> 64, total >> 96];
     words.iter().map(|word| (word & 0xffff_ffff) as u64).sum()
 }
