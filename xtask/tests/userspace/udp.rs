@@ -71,7 +71,7 @@ fn a_udp_network_is_shared_with_flannels_own_daemons() {
     let inner: IpAddr = Flannel::INNER.parse().unwrap();
     let capture = Capture::start(node.netns(), "eth0", "udp port 8285").unwrap();
     let answer = node.netns().run(&format!("ping -c 3 -i 0.2 -W 5 {inner}")).unwrap();
-    assert!(answer.contains("3 received"), "{answer}");
+    assert!(answer.contains("3 received") && answer.contains("ttl=62"), "a hop at each end: {answer}");
     let packets = capture.stop().unwrap();
     assert_eq!(packets.complaints().unwrap(), Vec::<String>::new());
     let rows = packets.fields("", &["udp.srcport", "udp.dstport", "udp.length"]).unwrap();
@@ -80,7 +80,8 @@ fn a_udp_network_is_shared_with_flannels_own_daemons() {
     transfer(&flannel.netns, one.netns(), one.address(Family::V4).unwrap(), 1 << 20);
 
     // Nobody has leased it.
-    node.netns().run("ping -c 1 -W 1 10.244.254.1").unwrap_err();
+    let told = node.netns().run("ping -c 1 -W 1 10.244.254.1").unwrap_err().to_string();
+    assert!(told.contains("Unreachable"), "{told}");
     let counted = || (count(node, Family::V4, "sent_no_route") > 0).then_some(());
     wait::until("it to be counted", wait::LONG, counted).unwrap();
 }
