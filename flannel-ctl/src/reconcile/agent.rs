@@ -30,6 +30,7 @@ use super::{
     Inbox, Retries, World,
     hits::Hits,
     host::Host,
+    own_report,
     reporting::{self, Memory},
     vital,
 };
@@ -366,7 +367,7 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
             self.filter = self.kernel.filter_report(self.world.wanted());
             self.filter.read_unix = Some(reporting::unix_now());
             self.hits.read(now, self.kernel.fast_path_counts());
-            self.engines = reporting::engines(&self.kernel.engine_statistics());
+            self.engines = own_report::engines(&self.kernel.engine_statistics());
         }
     }
 

@@ -5,6 +5,7 @@ mod burst;
 mod hits;
 pub mod host;
 pub mod inbox;
+mod own_report;
 mod reporting;
 pub mod retries;
 mod vital;

@@ -5,16 +5,19 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Ear, Retries, World, burst::Burst};
+use super::{
+    Ear, Retries, World,
+    burst::Burst,
+    own_report::{network, own_lease, uplink},
+};
 use crate::{
     model::{Backend, Family, Key, Op, Setting},
     plan::{desire::is_direct, explain::explain},
     serve::report::{
-        Condition, Counters, EngineReport, FailingObject, FilterReport, KernelReport, NetworkReport, OwnLeaseReport,
-        PeerCounts, PeerReport, PeerState, PeerVia, RefusedLease, Report, UplinkReport,
+        Condition, Counters, FailingObject, FilterReport, KernelReport, NetworkReport, PeerCounts, PeerReport,
+        PeerState, PeerVia, RefusedLease, Report,
     },
     source::{Event, OwnLease},
-    userspace::Statistics,
 };
 
 /// With more objects failing than this, how many peers they concern is counted only so often.
@@ -206,9 +209,9 @@ impl Memory {
         }
         let tally = self.tally(world, retries, now);
         let mut report = self.base.clone();
-        let network = report.network.take();
+        let was = report.network.take();
         report.reason = reason;
-        report.network = Some(NetworkReport { problem: network.and_then(|was| was.problem), ..network_report(world) });
+        report.network = Some(NetworkReport { problem: was.and_then(|was| was.problem), ..network(world) });
         report.lease = (!world.is_fenced()).then(|| own_lease(&self.lease));
         report.uplink = Some(uplink(world));
         report.datapath.mtu = world.facts().pod_mtu();
@@ -323,61 +326,6 @@ fn kernel(world: &World, retries: &Retries, tally: Tally, now: Duration) -> Kern
             })
             .collect(),
     }
-}
-
-fn network_report(world: &World) -> NetworkReport {
-    let network = &world.facts().network;
-    let (backend, vni, port) = match &network.backend {
-        Backend::Vxlan(vxlan) => ("vxlan", Some(vxlan.vni), Some(vxlan.port)),
-        Backend::HostGw => ("host-gw", None, None),
-        Backend::Udp { port } => ("udp", None, Some(*port)),
-        Backend::Alloc => ("alloc", None, None),
-    };
-    NetworkReport {
-        ipv4: network.v4.map(|range| range.network),
-        ipv6: network.v6.map(|range| range.network),
-        backend: backend.into(),
-        vni,
-        port,
-        problem: None,
-    }
-}
-
-fn own_lease(lease: &OwnLease) -> OwnLeaseReport {
-    OwnLeaseReport {
-        key: lease.key.clone(),
-        ipv4: lease.subnet.net(Family::V4),
-        ipv6: lease.subnet.net(Family::V6),
-        public_ip: lease.subnet.v4().map(|_| lease.value.public_ip),
-        public_ipv6: lease.value.public_ipv6,
-        expires_unix: None,
-    }
-}
-
-fn uplink(world: &World) -> UplinkReport {
-    let uplink = &world.facts().uplink;
-    UplinkReport {
-        name: uplink.name.clone(),
-        index: uplink.index,
-        mtu: uplink.mtu,
-        addresses: uplink.v4.map(Into::into).into_iter().chain(uplink.v6.map(Into::into)).collect(),
-    }
-}
-
-/// What the engines of the userspace datapath have counted.
-pub(super) fn engines(statistics: &BTreeMap<Family, Statistics>) -> Vec<EngineReport> {
-    let engine = |(family, statistics): (&Family, &Statistics)| {
-        let (on, off): (Vec<_>, Vec<_>) = statistics.offloads.list().into_iter().partition(|(_, on)| *on);
-        let names = |list: Vec<(&str, bool)>| list.into_iter().map(|(name, _)| name.to_owned()).collect();
-        EngineReport {
-            family: family.to_string(),
-            offloads: names(on),
-            missing: names(off),
-            queues: statistics.queues as u64,
-            counters: statistics.counts().map(|(counter, count)| (counter.label().to_owned(), count)).collect(),
-        }
-    };
-    statistics.iter().map(engine).collect()
 }
 
 /// Stable name of a kind of object, for counters.

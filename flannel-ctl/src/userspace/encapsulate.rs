@@ -105,6 +105,8 @@ impl Encapsulate {
             match tun.read(&mut self.arena[at..at + virtio::LEN + LONGEST]) {
                 Ok(read) => {
                     patience.got_some();
+                    // Each time, since super-packets never fill the arena: a stream of them would go where its peer was.
+                    self.reader.refresh();
                     self.counts.add(Counter::SentReads, 1);
                     self.take(read);
                     if !self.has_room() {
@@ -116,7 +118,6 @@ impl Encapsulate {
                         self.flush();
                     } else if patience.is_over() {
                         shared.stop.wait(tun.as_fd()).map_err(|e| shared.device_error("wait for packets", e))?;
-                        self.reader.refresh();
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -192,7 +193,6 @@ impl Encapsulate {
     fn flush(&mut self) {
         self.flush_trains();
         self.used = 0;
-        self.reader.refresh();
     }
 
     /// The same, while another packet still lies behind them.

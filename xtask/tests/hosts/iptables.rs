@@ -47,7 +47,7 @@ fn leave_rules_of_flannel(node: &Node, variant: &str) {
              -A FORWARD -m comment --comment \"flanneld forward\" -j FLANNEL-FWD\nCOMMIT\n"
         )
     };
-    let v6 = rules("fd10:244::/48", "fd10:244:0:63::/64").replace("198.51.100.0/24", "2001:db8:66::/64");
+    let v6 = rules("fd10:244::/48", "fd10:244:0:dead::/64").replace("198.51.100.0/24", "2001:db8:66::/64");
     for (program, rules) in [("iptables", rules("10.244.0.0/16", "10.244.99.0/24")), ("ip6tables", v6)] {
         let file = node.state_dir().with_extension("rules");
         fs::write(&file, rules).unwrap();
@@ -80,7 +80,7 @@ fn lives(prefix: &str, hidden: &[&str], variant: &str) {
 
     // Flannel's chains are ours now, a stranger's rule is not.
     let rules = saved(node, variant);
-    assert!(!rules.contains("10.244.99.0") && !rules.contains("fd10:244:0:63::"), "{rules}");
+    assert!(!rules.contains("10.244.99.0") && !rules.contains("fd10:244:0:dead::"), "{rules}");
     assert_eq!(rules.matches("-j FLANNEL-POSTRTG").count(), 2, "{rules}");
     assert_eq!(rules.matches("-j FLANNEL-FWD").count(), 2, "{rules}");
     assert!(rules.contains("-s 198.51.100.0/24 -j RETURN"), "{rules}");

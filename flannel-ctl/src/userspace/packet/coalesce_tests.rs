@@ -4,11 +4,15 @@ use proptest::prelude::*;
 
 use super::{
     super::{
+        checksum,
+        group::{CWR, FIN, PSH, RST, SYN, URG, sequence_len, short},
+        layout::{TCP, UDP},
         segment::Cutter,
         testing::{ACK, Packet},
     },
     *,
 };
+use crate::model::Family;
 
 const LIMITS: Limits = Limits { mtu: 1450, tso: true, uso: true };
 

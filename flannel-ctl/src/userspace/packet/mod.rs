@@ -12,6 +12,7 @@ pub mod checksum;
 pub mod coalesce;
 pub mod ecn;
 mod flows;
+mod group;
 pub mod icmp;
 pub mod layout;
 pub mod received;
