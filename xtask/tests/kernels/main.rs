@@ -13,14 +13,14 @@ use std::{
     time::Duration,
 };
 
+use flannel_common::Counter;
 use serde_json::Value;
 use xtask::lab::{Process, flannel_ctl, skip_unless};
 
 const TOOLS: [&str; 9] = ["apt-get", "bpftool", "busybox", "cpio", "depmod", "ip", "nft", "qemu-system-x86_64", "xz"];
 /// Emulated, beside others, on a machine of a few cores.
 const PATIENCE: Duration = Duration::from_mins(5);
-/// `Counter::EgressFast` and `Counter::IngressFast`.
-const FAST: [usize; 2] = [0, 16];
+const FAST: [Counter; 2] = [Counter::EgressFast, Counter::IngressFast];
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels").join(name)
@@ -100,7 +100,7 @@ fn takes_the_fast_path(series: &str) {
     let (bpf, why, device) = sound(&results);
     assert!(bpf, "{why}");
     let counters = counters(&results);
-    let fast = FAST.map(|slot| counters[slot]);
+    let fast = FAST.map(|counter| counters[counter as usize]);
     println!("{}: {fast:?} packets on the fast path, {device} through the VXLAN device", results["kernel"]);
     assert!(fast.iter().all(|packets| *packets > 500), "{fast:?}");
     assert!(device * 4 < fast[0] + fast[1], "{device} packets through the VXLAN device, fast: {fast:?}");

@@ -80,8 +80,9 @@ fn a_udp_network_is_shared_with_flannels_own_daemons() {
     transfer(&flannel.netns, one.netns(), one.address(Family::V4).unwrap(), 1 << 20);
 
     // Nobody has leased it.
-    let told = node.netns().run("ping -c 1 -W 1 10.244.254.1").unwrap_err().to_string();
-    assert!(told.contains("Unreachable"), "{told}");
+    let told = node.netns().command("ping").args(["-c", "1", "-W", "5", "10.244.254.1"]).output().unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.contains("Destination Net Unreachable"), "{told}");
     let counted = || (count(node, Family::V4, "sent_no_route") > 0).then_some(());
     wait::until("it to be counted", wait::LONG, counted).unwrap();
 }
