@@ -71,7 +71,7 @@ fn each_help_of_the_kernel_can_be_missing() {
         Offloads { multi_queue: false, ..all },
     ] {
         let options = first.options(vxlan(1), Family::V4);
-        first.start(&flannel_ctl::userspace::Options { offloads, ..options });
+        first.start(&flannel_ctl::userspace::Options { offloads, queues: Some(2), ..options });
         assert_eq!(first.engine.as_ref().unwrap().statistics().offloads, offloads);
         transfer(&first, &second, Family::V4, OCTETS / 4);
         transfer(&second, &first, Family::V6, OCTETS / 4);
