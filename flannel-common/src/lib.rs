@@ -8,7 +8,9 @@
 #![deny(missing_docs)]
 
 mod addr;
+pub mod checksum;
 mod counter;
+pub mod ecn;
 mod flow;
 mod peer;
 mod settings;

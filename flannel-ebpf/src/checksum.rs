@@ -1,5 +1,7 @@
 //! The Internet checksum (RFC 1071) over words as they lie in memory: byte order cancels out.
 
+pub use flannel_common::checksum::fold;
+
 /// Sum of 32-bit words, not folded yet.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "a BPF-to-BPF call costs stack that the programs do not have")]
@@ -15,18 +17,6 @@ pub fn difference(before: &[u32], after: &[u32]) -> u32 {
     let sum: u64 = before.iter().zip(after).map(|(before, after)| u64::from(!*before) + u64::from(*after)).sum();
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     ((sum & 0xffff_ffff) + (sum >> 32)) as u32
-}
-
-/// Sixteen bits of it.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "a BPF-to-BPF call costs stack that the programs do not have")]
-pub const fn fold(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    #[expect(clippy::cast_possible_truncation, reason = "folded: no more than sixteen bits are left")]
-    return sum as u16;
 }
 
 #[cfg(test)]

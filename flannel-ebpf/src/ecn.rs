@@ -1,20 +1,7 @@
-//! Congestion marks of tunnelled packets, as the kernel's VXLAN device handles them
-//! (`INET_ECN_encapsulate` and `INET_ECN_decapsulate`, `include/net/inet_ecn.h`, 6.18; RFC 6040).
+//! Congestion marks of tunnelled packets, as far as all kernels handle them alike.
 
-const MASK: u8 = 0b11;
-const NOT_ECT: u8 = 0b00;
-const ECT_0: u8 = 0b10;
-const CE: u8 = 0b11;
-
-/// The outer type of service for an inner one: DSCP 0, and the inner mark, but that congestion experienced becomes
-/// "able" (RFC 3168, 9.1.1, which the kernel keeps to).
-#[inline]
-pub const fn encapsulate(inner: u8) -> u8 {
-    match inner & MASK {
-        CE => ECT_0,
-        mark => mark,
-    }
-}
+pub use flannel_common::ecn::encapsulate;
+use flannel_common::ecn::{CE, ECT_0, MASK, NOT_ECT};
 
 /// The inner type of service after the tunnel. `None`: the kernel would drop the packet, complain, or set marks that not
 /// every kernel sets alike, so it shall decide.
@@ -31,17 +18,26 @@ pub const fn decapsulate(outer: u8, inner: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use flannel_common::ecn::ECT_1;
+
     use super::*;
 
     #[test]
     fn every_pair_of_marks() {
-        assert_eq!([0b00, 0b01, 0b10, 0b11].map(|mark| encapsulate(0xb8 | mark)), [0b00, 0b01, 0b10, 0b10]);
         let after =
             |outer| [0b00, 0b01, 0b10, 0b11].map(|inner| decapsulate(outer, 0xb8 | inner).map(|tos| tos & MASK));
         assert_eq!(after(NOT_ECT), [Some(0), Some(1), Some(2), Some(3)]);
         assert_eq!(after(ECT_0), [None, None, Some(2), Some(3)]);
-        assert_eq!(after(0b01), [None, Some(1), None, None]);
+        assert_eq!(after(ECT_1), [None, Some(1), None, None]);
         assert_eq!(after(CE), [None, Some(3), Some(3), Some(3)]);
         assert_eq!(decapsulate(CE, 0xba), Some(0xbb), "DSCP stays");
+    }
+
+    #[test]
+    fn what_is_not_left_to_the_kernel_is_as_the_kernel_has_it() {
+        for (outer, inner) in (0..=CE).flat_map(|outer| (0..=CE).map(move |inner| (outer, inner))) {
+            let ours = decapsulate(outer, inner);
+            assert!(ours.is_none() || ours == flannel_common::ecn::decapsulate(outer, inner), "{outer} {inner}");
+        }
     }
 }

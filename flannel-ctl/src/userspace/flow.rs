@@ -2,10 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::packet::{
-    ecn,
-    layout::{self, Layout},
-};
+use flannel_common::ecn;
+
+use super::packet::layout::{self, Layout};
 use crate::model::Family;
 
 /// The parts of a packet that decide where it goes, and by which port.

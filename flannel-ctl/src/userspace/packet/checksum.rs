@@ -3,6 +3,8 @@
 //! Sums are of native words as they lie in memory: byte order cancels out, and so a result goes back as native
 //! octets. A sum is kept unfolded in 64 bits, to which no packet adds enough to overflow.
 
+pub use flannel_common::checksum::fold;
+
 /// Adds the words of `octets` to `sum`; an odd last octet counts as if a zero followed.
 ///
 /// So only the last part of something summed in parts may have an odd length.
@@ -37,17 +39,6 @@ fn sum_blocks(blocks: &[[u8; 64]]) -> u64 {
     let total = chains[0] + chains[1];
     let words = [total, total >> 32, total >> 64, total >> 96];
     words.iter().map(|word| (word & 0xffff_ffff) as u64).sum()
-}
-
-/// Sixteen bits of a sum.
-#[inline]
-pub const fn fold(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    #[expect(clippy::cast_possible_truncation, reason = "folded: no more than sixteen bits are left")]
-    return sum as u16;
 }
 
 /// The checksum for what was summed, as it stands in the packet.

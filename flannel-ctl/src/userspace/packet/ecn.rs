@@ -1,35 +1,8 @@
-//! Congestion marks of tunnelled packets, as the kernel's VXLAN device handles them
-//! (`INET_ECN_encapsulate` and `INET_ECN_decapsulate`, `include/net/inet_ecn.h`, 6.18; RFC 6040).
+//! Congestion marks of received packets.
+
+use flannel_common::ecn::{MASK, NOT_ECT, decapsulate};
 
 use super::checksum;
-
-const MASK: u8 = 0b11;
-const NOT_ECT: u8 = 0b00;
-const ECT_1: u8 = 0b01;
-const ECT_0: u8 = 0b10;
-const CE: u8 = 0b11;
-
-/// The outer type of service for an inner one: DSCP 0, and the inner mark, but that congestion experienced becomes
-/// "able" (RFC 3168, 9.1.1, which the kernel keeps to).
-#[inline]
-pub const fn encapsulate(inner: u8) -> u8 {
-    match inner & MASK {
-        CE => ECT_0,
-        mark => mark,
-    }
-}
-
-/// The inner type of service after the tunnel; none: the packet is to be dropped, because its sender could not be told of the
-/// congestion otherwise.
-#[inline]
-pub const fn decapsulate(outer: u8, inner: u8) -> Option<u8> {
-    match (outer & MASK, inner & MASK) {
-        (CE, NOT_ECT) => None,
-        (CE, _) => Some(inner | CE),
-        (ECT_1, ECT_0) => Some(inner & !MASK | ECT_1),
-        _ => Some(inner),
-    }
-}
 
 /// Marks an inner packet by the outer header's type of service. False: it is to be dropped.
 #[inline]
@@ -75,20 +48,10 @@ fn set_type_of_service(packet: &mut [u8], value: u8) {
 
 #[cfg(test)]
 mod tests {
+    use flannel_common::ecn::{CE, ECT_0};
+
     use super::{super::testing::Packet, *};
     use crate::model::Family;
-
-    #[test]
-    fn every_pair_of_marks() {
-        assert_eq!([0b00, 0b01, 0b10, 0b11].map(|mark| encapsulate(0xb8 | mark)), [0b00, 0b01, 0b10, 0b10]);
-        let after =
-            |outer| [0b00, 0b01, 0b10, 0b11].map(|inner| decapsulate(outer, 0xb8 | inner).map(|tos| tos & MASK));
-        assert_eq!(after(NOT_ECT), [Some(0), Some(1), Some(2), Some(3)]);
-        assert_eq!(after(ECT_0), [Some(0), Some(1), Some(2), Some(3)]);
-        assert_eq!(after(ECT_1), [Some(0), Some(1), Some(1), Some(3)]);
-        assert_eq!(after(CE), [None, Some(3), Some(3), Some(3)]);
-        assert_eq!(decapsulate(CE, 0xba), Some(0xbb), "DSCP stays");
-    }
 
     #[test]
     fn a_marked_packet_is_as_if_it_had_been_sent_so() {
