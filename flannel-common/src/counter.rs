@@ -7,22 +7,22 @@ pub const COUNTERS_MAP: &str = "COUNTERS";
 /// by why the fast path did not: see [`Counter::tunnelled_slot`].
 pub const TUNNELLED_MAP: &str = "TUNNELLED";
 
+/// An enum of counters: a line of documentation, a name, where slots are numbered its slot, and a label for each.
+#[macro_export]
 macro_rules! counters {
-    ($(#[doc = $doc:literal] $name:ident = $slot:literal, $label:literal;)*) => {
-        /// What a slot counts: each packet that a program decides over counts in exactly one.
+    (
+        $(#[$attribute:meta])* pub enum $counters:ident;
+        $(#[doc = $doc:literal] $name:ident $(= $slot:literal)?, $label:literal;)*
+    ) => {
+        $(#[$attribute])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        #[repr(u32)]
-        pub enum Counter {
-            $(#[doc = $doc] $name = $slot,)*
+        pub enum $counters {
+            $(#[doc = $doc] $name $(= $slot)?,)*
         }
 
-        impl Counter {
-            /// Every counter, by slot number.
-            pub const ALL: [Self; Self::COUNT as usize] = [$(Self::$name),*];
-
-            /// How many slots the map has.
-            #[expect(clippy::cast_possible_truncation, reason = "there are a few dozen")]
-            pub const COUNT: u32 = [$($slot),*].len() as u32;
+        impl $counters {
+            /// All of them, in the order of output.
+            pub const ALL: [Self; [$($label),*].len()] = [$(Self::$name),*];
 
             /// Stable name for output and metrics.
             pub const fn label(self) -> &'static str {
@@ -42,6 +42,10 @@ macro_rules! counters {
 }
 
 counters! {
+    /// What a slot counts: each packet that a program decides over counts in exactly one.
+    #[repr(u32)]
+    pub enum Counter;
+
     /// Egress: encapsulated and sent out of the uplink.
     EgressFast = 0, "egress_fast";
     /// Egress: switched off.
@@ -153,6 +157,10 @@ counters! {
 }
 
 impl Counter {
+    /// How many slots the map has.
+    #[expect(clippy::cast_possible_truncation, reason = "there are a few dozen")]
+    pub const COUNT: u32 = Self::ALL.len() as u32;
+
     /// Slot number in the map.
     pub const fn slot(self) -> u32 {
         self as u32

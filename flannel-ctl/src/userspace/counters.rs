@@ -4,90 +4,64 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Offloads;
 
-macro_rules! counters {
-    ($(#[doc = $doc:literal] $name:ident = $label:literal;)*) => {
-        /// What is counted. Packets are inner packets on the wire, except where it says super-packets or calls.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Counter {
-            $(#[doc = $doc] $name,)*
-        }
+flannel_common::counters! {
+    /// What is counted. Packets are inner packets on the wire, except where it says super-packets or calls.
+    pub enum Counter;
 
-        impl Counter {
-            /// In the order of output.
-            pub const ALL: [Self; [$($label),*].len()] = [$(Self::$name),*];
-
-            /// Stable name for output and metrics.
-            pub const fn label(self) -> &'static str {
-                match self {
-                    $(Self::$name => $label,)*
-                }
-            }
-
-            /// In words: `Dropped: a destination that no node has leased.`
-            pub const fn description(self) -> &'static str {
-                match self {
-                    $(Self::$name => $doc.trim_ascii(),)*
-                }
-            }
-        }
-    };
-}
-
-counters! {
     /// Sent: packets on the wire.
-    SentPackets = "sent_packets";
+    SentPackets, "sent_packets";
     /// Sent: their octets, inner headers included.
-    SentBytes = "sent_bytes";
+    SentBytes, "sent_bytes";
     /// Sent: super-packets and packets read from the device.
-    SentReads = "sent_reads";
+    SentReads, "sent_reads";
     /// Sent: system calls that sent them.
-    SentCalls = "sent_calls";
+    SentCalls, "sent_calls";
     /// Sent: dropped, neither IPv4 nor IPv6, or headers that contradict each other.
-    SentMalformed = "sent_malformed";
+    SentMalformed, "sent_malformed";
     /// Sent: dropped, a destination that no node has leased.
-    SentNoRoute = "sent_no_route";
+    SentNoRoute, "sent_no_route";
     /// Sent: in fragments, larger than what the wire takes; the sender was told.
-    SentTooBig = "sent_too_big";
+    SentTooBig, "sent_too_big";
     /// Sent: dropped, time to live at its end; the sender was told.
-    SentTimeExceeded = "sent_time_exceeded";
+    SentTimeExceeded, "sent_time_exceeded";
     /// Sent: dropped, the kernel had no room for it.
-    SentNoRoom = "sent_no_room";
+    SentNoRoom, "sent_no_room";
     /// Sent: dropped, the kernel refused it: no route to the node, for one.
-    SentRefused = "sent_refused";
+    SentRefused, "sent_refused";
 
     /// Received: packets from the wire that were handed on.
-    ReceivedPackets = "received_packets";
+    ReceivedPackets, "received_packets";
     /// Received: their octets, inner headers included.
-    ReceivedBytes = "received_bytes";
+    ReceivedBytes, "received_bytes";
     /// Received: system calls that received them.
-    ReceivedCalls = "received_calls";
+    ReceivedCalls, "received_calls";
     /// Received: super-packets and packets written to the device.
-    ReceivedWrites = "received_writes";
+    ReceivedWrites, "received_writes";
     /// Received: dropped, too short, or headers that contradict each other.
-    ReceivedMalformed = "received_malformed";
+    ReceivedMalformed, "received_malformed";
     /// Received: dropped, VXLAN flags that are not ours.
-    ReceivedFlags = "received_vxlan_flags";
+    ReceivedFlags, "received_vxlan_flags";
     /// Received: dropped, another network identifier.
-    ReceivedVni = "received_vni";
+    ReceivedVni, "received_vni";
     /// Received: dropped, inner frame not for our VTEP address.
-    ReceivedMac = "received_vtep_mac";
+    ReceivedMac, "received_vtep_mac";
     /// Received: dropped, neither IPv4 nor IPv6 inside.
-    ReceivedProtocol = "received_protocol";
+    ReceivedProtocol, "received_protocol";
     /// Received: dropped, the outer source is not the node that leased the inner source.
-    ReceivedForged = "received_forged";
+    ReceivedForged, "received_forged";
     /// Received: dropped, congestion marks that RFC 6040 wants dropped.
-    ReceivedEcn = "received_ecn";
+    ReceivedEcn, "received_ecn";
     /// Received: dropped, time to live at its end.
-    ReceivedTimeExceeded = "received_time_exceeded";
+    ReceivedTimeExceeded, "received_time_exceeded";
     /// Received: dropped, the device would not take it.
-    ReceivedRefused = "received_refused";
+    ReceivedRefused, "received_refused";
     /// Received: dropped by the kernel, the socket's buffer was full.
-    ReceivedOverflow = "received_overflow";
+    ReceivedOverflow, "received_overflow";
 
     /// ICMP messages to senders.
-    IcmpSent = "icmp_sent";
+    IcmpSent, "icmp_sent";
     /// ICMP messages left out, because there were too many.
-    IcmpSpared = "icmp_spared";
+    IcmpSpared, "icmp_spared";
 }
 
 /// One thread's counters; only that thread adds.
