@@ -13,9 +13,9 @@ use std::{
 
 use super::KernelError;
 use crate::{
-    model::{EnginePolicy, EngineWire, Family, Forward, Kept, Key, Object, Op, State},
+    model::{EnginePolicy, EngineWire, Family, Kept, Key, Object, Op, State},
     plan::explain::explain as words,
-    userspace::{self, Engine, EngineError, Offloads, Options, Statistics, Table, Wire},
+    userspace::{Engine, EngineError, Offloads, Options, Statistics, Table, Wire},
 };
 
 /// How soon after one change of what is kept the next is written.
@@ -58,7 +58,7 @@ impl Userspace {
     /// Goes on where an earlier daemon ended. `index` tells the index of a device. What does not start now is started
     /// with everything else.
     pub fn resume(&mut self, kept: &Kept, index: impl Fn(&str) -> Option<u32>) {
-        self.table.apply(kept.forwards.iter().map(|(net, forward)| (*net, Some(entry(forward)))));
+        self.table.apply(kept.forwards.iter().map(|(net, forward)| (*net, Some(*forward))));
         for (family, policy) in &kept.engines {
             let Some(index) = index(&policy.device) else { continue };
             match self.start(*family, policy, index) {
@@ -71,7 +71,7 @@ impl Userspace {
     pub(super) fn apply(&mut self, ops: &[Op], index: impl Fn(Family) -> u32) -> Vec<Result<(), KernelError>> {
         self.unkept |= !ops.is_empty();
         self.table.apply(ops.iter().filter_map(|op| match (op.key, &op.to) {
-            (Key::Forward(net), Some(Object::Forward(forward))) => Some((net, Some(entry(forward)))),
+            (Key::Forward(net), Some(Object::Forward(forward))) => Some((net, Some(*forward))),
             (Key::Forward(net), None) => Some((net, None)),
             _ => None,
         }));
@@ -89,10 +89,8 @@ impl Userspace {
     }
 
     pub(super) fn observe(&self, index: impl Fn(Family) -> u32, state: &mut State) {
-        let forward = |(net, entry): (ipnet::IpNet, userspace::Forward)| {
-            (Key::Forward(net), Object::Forward(Forward { public: entry.public, mac: entry.mac }))
-        };
-        state.extend(self.table.entries().into_iter().map(forward));
+        let entries = self.table.entries().into_iter();
+        state.extend(entries.map(|(net, forward)| (Key::Forward(net), Object::Forward(forward))));
         self.observe_engines(index, state);
     }
 
@@ -122,11 +120,9 @@ impl Userspace {
     fn keep_now(&mut self) {
         self.unkept = false;
         self.kept_at = Some(Instant::now());
-        let forward =
-            |(net, entry): (ipnet::IpNet, userspace::Forward)| (net, Forward { public: entry.public, mac: entry.mac });
         let kept = Kept {
             engines: self.engines.iter().map(|(family, running)| (*family, running.policy.clone())).collect(),
-            forwards: self.table.entries().into_iter().map(forward).collect(),
+            forwards: self.table.entries(),
         };
         (self.keep)(&kept);
     }
@@ -174,10 +170,6 @@ impl fmt::Debug for Userspace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Userspace").field("engines", &self.engines.keys()).finish_non_exhaustive()
     }
-}
-
-fn entry(forward: &Forward) -> userspace::Forward {
-    userspace::Forward { public: forward.public, mac: forward.mac }
 }
 
 fn options(policy: &EnginePolicy) -> Options {

@@ -17,9 +17,9 @@ pub struct Tun {
 /// Where packets for a peer's subnet go, and who may send from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Forward {
-    /// Outer address.
+    /// The peer's address on the wire.
     pub public: IpAddr,
-    /// Of its VXLAN device; zero on the wire of flannel's udp backend, which has none.
+    /// The peer's VTEP address; zero on the wire of flannel's udp backend, which has none.
     pub mac: Mac,
 }
 

@@ -13,7 +13,7 @@ use std::{
 use nix::libc;
 
 use super::{
-    Counter, EngineError, Forward, Reader, Wire,
+    Counter, EngineError, Reader, Wire,
     counters::Counts,
     engine::Shared,
     flow::Flow,
@@ -28,7 +28,7 @@ use super::{
     sys,
     wait::Patience,
 };
-use crate::model::Family;
+use crate::model::{Family, Forward};
 
 /// Most datagrams of one send (`UDP_MAX_SEGMENTS`, 64 until Linux 6.9), and their octets.
 const MAX_TRAIN: usize = 64;

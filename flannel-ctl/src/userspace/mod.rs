@@ -29,7 +29,7 @@ pub use counters::{Counter, Statistics};
 pub use engine::Engine;
 pub use error::EngineError;
 pub use options::{Offloads, Options};
-pub use table::{Forward, Reader, Table};
+pub use table::{Reader, Table};
 pub use wire::{Wire, WireFault};
 
 #[cfg(test)]

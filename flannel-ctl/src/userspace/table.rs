@@ -11,16 +11,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::model::Mac;
-
-/// Where the packets to a range go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forward {
-    /// The node's address on the wire.
-    pub public: IpAddr,
-    /// The node's VTEP address; zero where the wire has no Ethernet header.
-    pub mac: Mac,
-}
+use crate::model::Forward;
 
 /// Range to node, shared by who knows the leases and who moves packets.
 ///
@@ -167,6 +158,7 @@ fn mask(length: u8) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Mac;
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()

@@ -9,8 +9,8 @@ use std::{
 };
 
 use flannel_ctl::{
-    model::{Family, Mac},
-    userspace::{Counter, Engine, EngineError, Forward, Offloads, Options, Table, Wire},
+    model::{Family, Forward, Mac},
+    userspace::{Counter, Engine, EngineError, Offloads, Options, Table, Wire},
 };
 use xtask::lab::Netns;
 
