@@ -30,6 +30,7 @@ pub use engine::Engine;
 pub use error::EngineError;
 pub use options::{Offloads, Options};
 pub use table::{Reader, Table};
+pub use tun::create_device;
 pub use wire::{Wire, WireFault};
 
 #[cfg(test)]

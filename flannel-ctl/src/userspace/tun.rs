@@ -25,12 +25,18 @@ pub(super) struct Tun {
     pub(super) offloads: Offloads,
 }
 
+/// Creates the device, of the kind that an engine opens, and makes it stay.
+pub fn create_device(device: &str) -> Result<(), EngineError> {
+    let (file, _) = Tun::first(device)?;
+    persist(&file, device)
+}
+
 impl Tun {
     /// Opens the device, creates it if need be, and makes it stay.
     pub(super) fn open(device: &str, queues: usize, allowed: Offloads) -> Result<Self, EngineError> {
         let (first, multi_queue) = Self::first(device)?;
         let failed = |step| move |source| EngineError::Device { step, device: device.to_owned(), source };
-        sys::tun_persist(&first).map_err(failed("make persistent"))?;
+        persist(&first, device)?;
         let more = if multi_queue && allowed.multi_queue { queues.saturating_sub(1) } else { 0 };
         let mut files = vec![first];
         for _ in 0..more {
@@ -71,6 +77,11 @@ const HEADER: libc::c_int = virtio::LEN as libc::c_int;
 fn flags(multi_queue: bool) -> libc::c_int {
     let several = if multi_queue { libc::IFF_MULTI_QUEUE } else { 0 };
     libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | several
+}
+
+fn persist(file: &File, device: &str) -> Result<(), EngineError> {
+    let step = "make persistent";
+    sys::tun_persist(file).map_err(|source| EngineError::Device { step, device: device.to_owned(), source })
 }
 
 fn open() -> Result<File, EngineError> {

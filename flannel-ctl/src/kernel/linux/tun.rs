@@ -1,20 +1,13 @@
-//! TUN devices that stay when nobody reads them: made by `ioctl`, since netlink cannot; the rest is as with any device.
+//! TUN devices that stay when nobody reads them: netlink cannot make them; the rest is as with any device.
 
-use std::{
-    fs::{File, OpenOptions},
-    io,
-    os::fd::AsRawFd,
-};
-
-use nix::{errno::Errno, libc};
+use nix::errno::Errno;
 
 use super::LinuxKernel;
 use crate::{
     kernel::netlink::{link, socket::Refusal},
     model::{Family, Tun},
+    userspace,
 };
-
-const CLONE_DEVICE: &str = "/dev/net/tun";
 
 impl LinuxKernel {
     /// Makes it, or changes what is there; a VXLAN device of that name is the kernel datapath's, and goes.
@@ -26,7 +19,8 @@ impl LinuxKernel {
             found = None;
         }
         if found.is_none() {
-            make(&wanted.name)?;
+            userspace::create_device(&wanted.name)
+                .map_err(|error| Refusal::new(Errno::from_raw(error.errno()), &error.to_string()))?;
             found = self.find_link(&wanted.name)?;
         }
         let Some(link) = found else {
@@ -42,48 +36,4 @@ impl LinuxKernel {
         }
         self.remember(family, &wanted.name)
     }
-}
-
-/// `ip tuntap add NAME mode tun vnet_hdr multi_queue`: of the kind that the engine opens.
-fn make(name: &str) -> Result<(), Refusal> {
-    let refused = |step: &str, error: &io::Error| {
-        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-        let hint = match errno {
-            Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => ": is the tun module there? try modprobe tun",
-            Errno::EACCES => ": may this user open it?",
-            _ => "",
-        };
-        Refusal::new(errno, &format!("{step}{hint}"))
-    };
-    let clone = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(CLONE_DEVICE)
-        .map_err(|error| refused(&format!("opening {CLONE_DEVICE}"), &error))?;
-    attach(&clone, name).map_err(|error| refused("TUNSETIFF", &error))?;
-    persist(&clone).map_err(|error| refused("TUNSETPERSIST", &error))
-}
-
-fn attach(clone: &File, name: &str) -> io::Result<()> {
-    let mut ifr_name = [0; libc::IFNAMSIZ];
-    if name.len() >= ifr_name.len() {
-        return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
-    }
-    for (to, from) in ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
-    }
-    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
-    let flags = libc::c_short::try_from(flags).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
-    let mut request = libc::ifreq { ifr_name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
-    // SAFETY: TUNSETIFF takes a pointer to an ifreq with a name that ends in a zero byte and flags; it outlives the call.
-    let result = unsafe { libc::ioctl(clone.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) };
-    Errno::result(result)?;
-    Ok(())
-}
-
-fn persist(tun: &File) -> io::Result<()> {
-    // SAFETY: TUNSETPERSIST takes a number, no pointer.
-    let result = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETPERSIST as _, 1) };
-    Errno::result(result)?;
-    Ok(())
 }
