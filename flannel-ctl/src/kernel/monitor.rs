@@ -1,9 +1,10 @@
 //! Listening to what others do to the kernel.
 
-use std::{io, os::fd::AsRawFd, thread};
+use std::{io, thread};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use nix::{errno::Errno, libc};
+use nix::libc;
+use socket2::{SockFilter, SockRef};
 
 use super::{
     KernelError, Notice,
@@ -48,9 +49,9 @@ fn subscribe(ignore: u32) -> Result<Socket, Refusal> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     grow_receive_buffer(&socket, RECEIVE_BUFFER)?;
     if ignore != 0
-        && let Err(errno) = drop_in_kernel(&socket, ignore)
+        && let Err(error) = drop_in_kernel(&socket, ignore)
     {
-        tracing::debug!(%errno, "own notices are dropped by us instead of by the kernel");
+        tracing::debug!(%error, "own notices are dropped by us instead of by the kernel");
     }
     socket.bind(&SocketAddr::new(0, 0))?;
     for group in GROUPS {
@@ -128,33 +129,16 @@ fn read(message: &Message<'_>) -> Option<Notice> {
 
 /// Ten thousand peers are forty thousand echoes of our own changes: the kernel drops them
 /// before they take room in the receive buffer.
-fn drop_in_kernel(socket: &Socket, port: u32) -> Result<(), Errno> {
+fn drop_in_kernel(socket: &Socket, port: u32) -> io::Result<()> {
     // Classic BPF loads in network order; nlmsg_pid is in ours. A notice is one message.
     let port = u32::from_be_bytes(port.to_ne_bytes());
-    let op = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
-        code: u16::try_from(code).expect("BPF codes have 16 bits"),
-        jt,
-        jf,
-        k,
+    let op = |code: u32, jt: u8, jf: u8, k: u32| {
+        SockFilter::new(u16::try_from(code).expect("BPF codes have 16 bits"), jt, jf, k)
     };
-    let mut program = [
+    SockRef::from(socket).attach_filter(&[
         op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 12),
         op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, port),
         op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
         op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
-    ];
-    let program = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };
-    let length = libc::socklen_t::try_from(size_of_val(&program)).expect("a small struct");
-    // SAFETY: SO_ATTACH_FILTER reads a sock_fprog of the size given, and through its pointer
-    // `len` instructions; both live on this stack frame until the call has copied them.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            (&raw const program).cast(),
-            length,
-        )
-    };
-    Errno::result(result).map(drop)
+    ])
 }

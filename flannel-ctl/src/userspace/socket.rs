@@ -15,12 +15,16 @@ use nix::{
     },
 };
 
+use socket2::{SockFilter, SockRef};
+
 use super::{EngineError, Offloads, sys};
 
 /// A UDP socket sends from one port, and whoever spreads flows over paths, queues and cores looks at it. So many are enough to spread them.
 pub(super) const SOURCE_PORTS: usize = 32;
 /// What may wait for the device below; a sender waits when it is full.
 const SEND_BUFFER: usize = 4 << 20;
+/// `BPF_RET | BPF_K`: 0 octets of each datagram.
+const TAKE_NOTHING: SockFilter = SockFilter::new(0x06, 0, 0, 0);
 /// A thread that waits for room looks up so often.
 const SEND_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -87,7 +91,7 @@ fn sending(local: IpAddr) -> Result<UdpSocket, EngineError> {
     let failed = |step| move |source: io::Error| EngineError::Socket { step, address, source };
     let socket = open(address).map_err(failed("open"))?;
     // What is sent to a source port is for nobody.
-    sys::refuse_everything(socket.as_fd()).map_err(failed("refuse datagrams"))?;
+    SockRef::from(&socket).attach_filter(&[TAKE_NOTHING]).map_err(failed("refuse datagrams"))?;
     // The default is a quarter of a megabyte, and less than what one train counts for on some devices; it may stay if it must.
     setsockopt(&socket, SndBufForce, &SEND_BUFFER).or_else(|errno| match errno {
         nix::errno::Errno::EPERM => Ok(()),

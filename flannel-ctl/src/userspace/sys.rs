@@ -135,23 +135,6 @@ pub(super) fn has_udp_segment(socket: BorrowedFd<'_>) -> bool {
     set_option(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()
 }
 
-/// Everything that comes to this socket is thrown away (a classic BPF program that takes 0 octets of each).
-pub(super) fn refuse_everything(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let mut nothing = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 }; // BPF_RET | BPF_K
-    let program = libc::sock_fprog { len: 1, filter: &raw mut nothing };
-    // SAFETY: pointer and size are those of a program of one instruction; both outlive the call, which copies them.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            (&raw const program).cast(),
-            size(size_of::<libc::sock_fprog>()),
-        )
-    };
-    Errno::result(result).map(drop).map_err(Into::into)
-}
-
 /// How many datagrams this socket has not taken for want of room (`SO_MEMINFO`, Linux 4.12).
 pub(super) fn overflow(socket: BorrowedFd<'_>) -> io::Result<u32> {
     // SK_MEMINFO_DROPS of linux/sock_diag.h
