@@ -1,7 +1,5 @@
 //! What is tried with any octets, and what must hold. Shared by libFuzzer's targets and the tests, which replay the corpus.
 
-use std::num::NonZeroU16;
-
 use super::packet::{
     coalesce::{Coalescer, Limits},
     ecn, icmp,
@@ -58,7 +56,7 @@ pub fn coalesce(input: &[u8]) {
         if coalescer.push(input, begin..end).is_ok() {
             let layout = Layout::of(packet).expect("what is taken is a packet");
             let packet = &packet[..layout.total];
-            let state = Received::of(&layout, packet, LIMITS.mtu, None);
+            let state = Received::of(&layout, packet, LIMITS.mtu);
             known &= matches!(state, Received::Whole | Received::Partial);
             came.push(apart(&state.virtio(&layout), packet));
         }
@@ -120,9 +118,7 @@ fn around(packet: &[u8]) {
     }
     if let Ok(layout) = Layout::of(packet) {
         let packet = &packet[..layout.total];
-        for size in [None, NonZeroU16::new(100)] {
-            let state = Received::of(&layout, packet, LIMITS.mtu, size);
-            apart(&state.virtio(&layout), packet);
-        }
+        let state = Received::of(&layout, packet, LIMITS.mtu);
+        apart(&state.virtio(&layout), packet);
     }
 }

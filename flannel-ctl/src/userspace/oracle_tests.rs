@@ -5,7 +5,6 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
-    num::NonZeroU16,
     os::fd::AsFd as _,
     time::{Duration, Instant},
 };
@@ -16,11 +15,14 @@ use super::{
     Offloads,
     packet::{
         coalesce::{Coalescer, Limits},
-        layout::{TCP, UDP},
+        layout::{
+            TCP, UDP,
+            flags::{ACK, CWR, FIN, PSH, URG},
+        },
         segment::Cutter,
-        testing::{ACK, CWR, FIN, PSH, Packet},
+        testing::Packet,
         ttl,
-        virtio::{self, Gso, GsoKind, PartialChecksum, VirtioHeader},
+        virtio::{self, VirtioHeader},
     },
     tun::Tun,
 };
@@ -29,8 +31,6 @@ use crate::{
     model::Family,
 };
 
-/// Never merged, like CWR.
-const URG: u8 = 0x20;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Lab {
@@ -138,25 +138,6 @@ fn packets(uso: bool) -> Vec<(Packet, u16)> {
     packets
 }
 
-fn header(packet: &Packet, size: u16) -> VirtioHeader {
-    let kind = match (packet.protocol, packet.family) {
-        (TCP, Family::V4) => GsoKind::Tcp4,
-        (TCP, Family::V6) => GsoKind::Tcp6,
-        _ => GsoKind::Udp,
-    };
-    let start = u16::try_from(packet.transport()).unwrap();
-    let offset = u16::try_from(packet.field()).unwrap() - start;
-    VirtioHeader {
-        checksum: Some(PartialChecksum { start, offset }),
-        gso: NonZeroU16::new(size).map(|size| Gso {
-            kind,
-            size,
-            ecn: packet.flags & CWR != 0 && packet.protocol == TCP,
-        }),
-        header_len: u16::try_from(packet.header_len()).unwrap(),
-    }
-}
-
 /// As a router sends it on.
 fn forwarded(mut packet: Vec<u8>) -> Vec<u8> {
     assert!(ttl::decrement(&mut packet));
@@ -169,7 +150,7 @@ fn super_packets_are_cut_as_the_kernel_cuts_them() {
         let mut lab = lab();
         let mut cutter = Cutter::new();
         for (packet, size) in packets(lab.uso) {
-            let virtio = header(&packet, size);
+            let virtio = packet.virtio(size);
             let case = format!("{:?} {} of {} in {size}", packet.family, packet.protocol, packet.payload.len());
             let routed = forwarded(packet.partial());
             let segments = cutter.cut(&virtio, &routed, 0).unwrap();
@@ -218,7 +199,7 @@ fn a_checksum_left_to_be_completed_is_completed_as_the_kernel_does() {
             for protocol in [TCP, UDP] {
                 for len in [0, 1, 2, 77, 1000] {
                     let packet = Packet { family, protocol, payload: vec![0xa7; len], ..Packet::default() };
-                    let virtio = VirtioHeader { gso: None, ..header(&packet, 1) };
+                    let virtio = packet.virtio(0);
                     let case = format!("{family:?} {protocol} of {len}");
                     lab.passes(&virtio, &packet.partial(), &[forwarded(packet.octets())], &case);
                 }

@@ -7,7 +7,7 @@
 //!
 //! The packets of a flow leave in the order in which they came. Those of different flows may pass one another.
 
-use std::{num::NonZeroU16, ops::Range};
+use std::ops::Range;
 
 use super::{
     flows::{Flows, Tuple},
@@ -68,12 +68,6 @@ impl Coalescer {
     /// Takes the inner packet at `place` of `batch`; one that is refused is not taken. Octets behind its end (padding) are left out.
     #[inline]
     pub fn push(&mut self, batch: &[u8], place: Range<usize>) -> Result<(), PushError> {
-        self.push_sized(batch, place, None)
-    }
-
-    /// The same for a packet that is a super-packet itself, and whose segments' size the kernel told.
-    #[inline]
-    pub fn push_sized(&mut self, batch: &[u8], place: Range<usize>, size: Option<NonZeroU16>) -> Result<(), PushError> {
         if self.given {
             self.clear();
         }
@@ -81,7 +75,7 @@ impl Coalescer {
         let packet = batch.get(place).ok_or(LayoutError::Truncated)?;
         let layout = Layout::of(packet)?;
         let packet = packet.get(..layout.total).ok_or(LayoutError::Truncated)?;
-        let received = Received::of(&layout, packet, self.limits.mtu, size);
+        let received = Received::of(&layout, packet, self.limits.mtu);
         if received == Received::Unknown {
             return Err(PushError::Unknown);
         }
@@ -261,3 +255,7 @@ const fn index(at: usize) -> u32 {
 #[cfg(test)]
 #[path = "coalesce_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "coalesce_properties.rs"]
+mod properties;

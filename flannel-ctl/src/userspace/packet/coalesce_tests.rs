@@ -1,23 +1,21 @@
-use std::num::NonZeroU16;
-
-use proptest::prelude::*;
-
 use super::{
     super::{
         checksum,
-        group::{CWR, FIN, PSH, RST, SYN, URG, sequence_len, short},
-        layout::{TCP, UDP},
+        layout::{
+            TCP, UDP,
+            flags::{ACK, CWR, FIN, PSH, RST, SYN, URG},
+        },
         segment::Cutter,
-        testing::{ACK, Packet},
+        testing::Packet,
     },
     *,
 };
 use crate::model::Family;
 
-const LIMITS: Limits = Limits { mtu: 1450, tso: true, uso: true };
+pub(super) const LIMITS: Limits = Limits { mtu: 1450, tso: true, uso: true };
 
 /// What comes out: the virtio header and the whole packet.
-fn coalesce(packets: &[Vec<u8>]) -> Vec<(VirtioHeader, Vec<u8>)> {
+pub(super) fn coalesce(packets: &[Vec<u8>]) -> Vec<(VirtioHeader, Vec<u8>)> {
     coalesce_with(&mut Coalescer::new(LIMITS), packets)
 }
 
@@ -40,7 +38,7 @@ fn coalesce_with(coalescer: &mut Coalescer, packets: &[Vec<u8>]) -> Vec<(VirtioH
 }
 
 /// The packets that those that came out stand for.
-fn cut(out: &[(VirtioHeader, Vec<u8>)]) -> Vec<Vec<u8>> {
+pub(super) fn cut(out: &[(VirtioHeader, Vec<u8>)]) -> Vec<Vec<u8>> {
     let mut packets = Vec::new();
     for (virtio, packet) in out {
         let mut cutter = Cutter::new();
@@ -50,7 +48,7 @@ fn cut(out: &[(VirtioHeader, Vec<u8>)]) -> Vec<Vec<u8>> {
     packets
 }
 
-fn payload(octets: usize) -> Vec<u8> {
+pub(super) fn payload(octets: usize) -> Vec<u8> {
     (0..=250).cycle().step_by(7).take(octets).collect()
 }
 
@@ -83,10 +81,10 @@ fn padding_behind_a_packet_is_left_out() {
     assert_eq!(out, [(VirtioHeader::default(), packet.octets())]);
 }
 
-type Change = fn(&mut Packet);
+pub(super) type Change = fn(&mut Packet);
 
 /// Every one of these stops a merge, whatever else is right.
-const DIFFERENCES: [(&str, Change); 22] = [
+pub(super) const DIFFERENCES: [(&str, Change); 22] = [
     ("source", |p| p.hosts[0] += 1),
     ("destination", |p| p.hosts[1] += 1),
     ("source port", |p| p.ports[0] += 1),
@@ -111,7 +109,7 @@ const DIFFERENCES: [(&str, Change); 22] = [
     ("no ack", |p| p.flags &= !ACK),
 ];
 
-fn applies(what: &str, packet: &Packet) -> bool {
+pub(super) fn applies(what: &str, packet: &Packet) -> bool {
     let tcp = !matches!(
         what,
         "sequence gap"
@@ -301,15 +299,9 @@ fn a_super_packet_of_tcp_that_came_whole_is_cut_to_the_mtu() {
 }
 
 #[test]
-fn a_super_packet_of_udp_needs_its_size_told() {
-    let packet = Packet { payload: payload(9_000), ..Packet::udp(&[]) };
-    let octets = packet.partial();
-    let mut coalescer = Coalescer::new(LIMITS);
-    assert_eq!(coalescer.push(&octets, 0..octets.len()), Err(PushError::Unknown));
-    coalescer.push_sized(&octets, 0..octets.len(), NonZeroU16::new(500)).unwrap();
-    let out: Vec<_> =
-        coalescer.finish(&octets).map(|out| (out.virtio, out.pieces.collect::<Vec<_>>().concat())).collect();
-    assert!(cut(&out) == packet.train(500));
+fn a_super_packet_of_udp_is_refused() {
+    let octets = Packet { payload: payload(9_000), ..Packet::udp(&[]) }.partial();
+    assert_eq!(Coalescer::new(LIMITS).push(&octets, 0..octets.len()), Err(PushError::Unknown));
 }
 
 #[test]
@@ -328,106 +320,4 @@ fn what_is_no_ip_packet_is_refused() {
     assert_eq!(coalescer.push(&packet, 1..20), Err(LayoutError::NotIp.into()));
     assert_eq!(coalescer.push(&packet, 5..1000), Err(LayoutError::Truncated.into()));
     assert_eq!(coalescer.finish(&packet).len(), 0);
-}
-
-/// A few flows whose trains are interleaved, with some packets changed.
-fn any_batch() -> impl Strategy<Value = Vec<Packet>> {
-    let flow = (any::<bool>(), any::<bool>(), 0u8..3, 1usize..5000, 1usize..1400, any::<(u16, u32, bool)>());
-    let change = (any::<prop::sample::Index>(), 0..DIFFERENCES.len());
-    let lost = any::<prop::sample::Index>();
-    (
-        proptest::collection::vec(flow, 1..5),
-        proptest::collection::vec(change, 0..4),
-        proptest::collection::vec(lost, 0..3),
-        any::<u64>(),
-    )
-        .prop_map(|(flows, changes, lost, order)| {
-            let mut trains: Vec<std::collections::VecDeque<Packet>> = flows
-                .into_iter()
-                .map(|(v6, udp, host, len, size, (id, sequence, df))| {
-                    let whole = Packet {
-                        family: if v6 { Family::V6 } else { Family::V4 },
-                        protocol: if udp { UDP } else { TCP },
-                        hosts: [host, 9],
-                        id,
-                        sequence,
-                        df,
-                        payload: payload(len.min(size * 60)),
-                        ..Packet::default()
-                    };
-                    let chunks = whole.payload.chunks(size).enumerate();
-                    chunks
-                        .map(|(at, chunk)| Packet {
-                            id: id.wrapping_add(short(at)),
-                            sequence: sequence.wrapping_add(sequence_len(at * size)),
-                            payload: chunk.to_vec(),
-                            ..whole.clone()
-                        })
-                        .collect()
-                })
-                .collect();
-            let (mut packets, mut order) = (Vec::new(), order);
-            while trains.iter().any(|train| !train.is_empty()) {
-                order = order.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let at = (order >> 33) as usize % trains.len();
-                packets.extend(trains[at].pop_front());
-            }
-            for (at, difference) in changes {
-                let at = at.index(packets.len());
-                let (what, change) = DIFFERENCES[difference];
-                let packet = &mut packets[at];
-                // Equal identifications with DF are merged, and come back counted up: that has a test of its own.
-                let fixed = packet.df && what.starts_with("id ");
-                if applies(what, packet) && !fixed && packet.id > 2 && packet.sequence > 2 {
-                    change(packet);
-                }
-            }
-            for at in lost {
-                if packets.len() > 1 {
-                    packets.remove(at.index(packets.len()));
-                }
-            }
-            packets
-        })
-}
-
-fn by_flow(packets: &[Vec<u8>]) -> std::collections::BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
-    let mut flows = std::collections::BTreeMap::<_, Vec<Vec<u8>>>::new();
-    for packet in packets {
-        let layout = Layout::of(packet).unwrap();
-        let flow =
-            [layout.addresses(packet), &packet[layout.transport..layout.transport + 4], &[layout.protocol]].concat();
-        flows.entry(flow).or_default().push(packet.clone());
-    }
-    flows
-}
-
-proptest! {
-    #[test]
-    fn what_came_in_is_what_cutting_gives_back(packets in any_batch()) {
-        let packets: Vec<Vec<u8>> = packets.iter().map(Packet::octets).collect();
-        let out = coalesce(&packets);
-        prop_assert!(out.len() <= packets.len());
-        prop_assert!(by_flow(&cut(&out)) == by_flow(&packets));
-    }
-
-    #[test]
-    fn no_octets_panic(packets in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..90), 1..8), plausible: bool, size: u16) {
-        let mut coalescer = Coalescer::new(Limits { mtu: size, ..LIMITS });
-        let mut packets = packets;
-        let (mut batch, mut places) = (Vec::new(), Vec::new());
-        for packet in &mut packets {
-            let len = u8::try_from(packet.len()).unwrap();
-            if let (true, [first, _, high, low, _, _, _, _, _, protocol, ..]) = (plausible, &mut packet[..]) {
-                (*first, *high, *low, *protocol) = (0x45, 0, len, if *protocol & 1 == 0 { TCP } else { UDP });
-            }
-            places.push(batch.len()..batch.len() + packet.len());
-            batch.extend_from_slice(packet);
-        }
-        for place in places {
-            let _taken = coalescer.push_sized(&batch, place, NonZeroU16::new(size));
-        }
-        prop_assert!(coalescer.finish(&batch[..batch.len() / 2]).all(|out| out.octets() <= 65_535));
-        prop_assert_eq!(coalescer.finish(&batch).len(), 0);
-    }
 }

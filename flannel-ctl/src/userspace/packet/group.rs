@@ -5,7 +5,10 @@ use std::num::NonZeroU16;
 use super::{
     checksum,
     coalesce::{Limits, MAX_PIECES},
-    layout::{self, Layout, TCP, UDP},
+    layout::{
+        self, Layout, TCP, UDP,
+        flags::{CWR, FIN, PSH, RST, SYN, URG},
+    },
     received::Received,
     virtio::{Gso, GsoKind, PartialChecksum, VirtioHeader},
 };
@@ -15,13 +18,6 @@ use crate::model::Family;
 const MAX_DATAGRAMS: u16 = 64;
 /// An IP packet's longest.
 const MAX_TOTAL: usize = 65_535;
-
-pub(super) const FIN: u8 = 0x01;
-pub(super) const SYN: u8 = 0x02;
-pub(super) const RST: u8 = 0x04;
-pub(super) const PSH: u8 = 0x08;
-pub(super) const URG: u8 = 0x20;
-pub(super) const CWR: u8 = 0x80;
 
 /// A packet, or several that became one.
 #[derive(Clone, Copy, Debug)]

@@ -8,14 +8,13 @@ use std::num::NonZeroU16;
 
 use super::{
     checksum,
-    layout::{Layout, TCP, UDP},
+    layout::{Layout, TCP, UDP, flags::CWR},
     virtio::{Gso, GsoKind, PartialChecksum, VirtioHeader},
 };
 use crate::model::Family;
 
 /// Smaller segments than these no TCP sends but by accident (RFC 9293: 536 less options).
 const SMALLEST: usize = 88;
-const CWR: u8 = 0x80;
 
 /// A packet's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,48 +30,40 @@ pub enum Received {
 }
 
 impl Received {
-    /// Judges a packet for a device with this MTU. `size`: octets of a segment's payload, where the kernel said it.
+    /// Judges a packet for a device with this MTU.
     ///
     /// A field that equals the pseudo header's sum may, once in 65,536 packets, be the right checksum of a whole packet. Nothing is
     /// lost then: completed, it comes out the same.
     #[inline]
-    pub fn of(layout: &Layout, packet: &[u8], mtu: u16, size: Option<NonZeroU16>) -> Self {
+    pub fn of(layout: &Layout, packet: &[u8], mtu: u16) -> Self {
         let Some(field) = field(layout, packet) else { return Self::Whole };
         let checksum = u16::from_ne_bytes(field);
         if checksum != checksum::fold(pseudo(layout, packet)) || checksum == 0 {
             return Self::Whole;
         }
-        if packet.len() <= usize::from(mtu) && size.is_none() {
+        if packet.len() <= usize::from(mtu) {
             return Self::Partial;
         }
-        Self::of_long(layout, packet, mtu, size)
+        Self::of_long(layout, packet, mtu)
     }
 
     #[cold]
-    fn of_long(layout: &Layout, packet: &[u8], mtu: u16, size: Option<NonZeroU16>) -> Self {
-        let (kind, header_len, ecn) = match layout.protocol {
-            TCP => {
-                let Some(octets) = layout.tcp_header_len(packet) else { return Self::Whole };
-                let kind = match layout.family {
-                    Family::V4 => GsoKind::Tcp4,
-                    Family::V6 => GsoKind::Tcp6,
-                };
-                (kind, layout.transport + octets, packet[layout.transport + 13] & CWR != 0)
-            }
-            _ => (GsoKind::Udp, layout.transport + 8, false),
-        };
-        let guessed = match kind {
-            GsoKind::Tcp4 | GsoKind::Tcp6 => {
-                let size = usize::from(mtu).saturating_sub(header_len).max(SMALLEST);
-                u16::try_from(size).ok().and_then(NonZeroU16::new)
-            }
-            GsoKind::Udp => None,
-        };
-        match size.or(guessed) {
-            Some(size) if packet.len() - header_len <= usize::from(size.get()) => Self::Partial,
-            Some(size) => Self::Super(Gso { kind, size, ecn }),
-            None => Self::Unknown,
+    fn of_long(layout: &Layout, packet: &[u8], mtu: u16) -> Self {
+        if layout.protocol != TCP {
+            return Self::Unknown;
         }
+        let Some(octets) = layout.tcp_header_len(packet) else { return Self::Whole };
+        let header_len = layout.transport + octets;
+        let size = usize::from(mtu).saturating_sub(header_len).max(SMALLEST);
+        let Some(size) = u16::try_from(size).ok().and_then(NonZeroU16::new) else { return Self::Unknown };
+        if packet.len() - header_len <= usize::from(size.get()) {
+            return Self::Partial;
+        }
+        let kind = match layout.family {
+            Family::V4 => GsoKind::Tcp4,
+            Family::V6 => GsoKind::Tcp6,
+        };
+        Self::Super(Gso { kind, size, ecn: packet[layout.transport + 13] & CWR != 0 })
     }
 
     /// What to tell the device about it.

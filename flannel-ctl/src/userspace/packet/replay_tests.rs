@@ -5,8 +5,11 @@
 use std::{fs, panic, path::PathBuf};
 
 use super::{
-    layout::{TCP, UDP},
-    testing::{ACK, FIN, PSH, Packet},
+    layout::{
+        TCP, UDP,
+        flags::{ACK, FIN, PSH},
+    },
+    testing::Packet,
 };
 use crate::{model::Family, userspace::packet};
 

@@ -6,7 +6,10 @@
 
 use super::{
     checksum,
-    layout::{self, Layout, LayoutError, TCP, UDP},
+    layout::{
+        self, Layout, LayoutError, TCP, UDP,
+        flags::{CWR, FIN, PSH},
+    },
     virtio::{Gso, GsoKind, PartialChecksum, VirtioHeader},
 };
 use crate::model::Family;
@@ -14,9 +17,6 @@ use crate::model::Family;
 /// Room for the headers of any super-packet whose segments are large enough to be sent; untouched memory costs nothing.
 const ARENA: usize = 192 * 1024;
 
-const FIN: u8 = 0x01;
-const PSH: u8 = 0x08;
-const CWR: u8 = 0x80;
 const UDP_HEADER: usize = 8;
 
 /// Cuts packets, one at a time.

@@ -1,28 +1,11 @@
-use std::num::NonZeroU16;
-
 use proptest::prelude::*;
 
 use super::{
-    super::testing::{ACK, CWR, FIN, PSH, Packet},
+    super::{layout::flags::ACK, testing::Packet},
     *,
 };
 
 const ROOM: usize = 22;
-
-fn header(packet: &Packet, size: u16) -> VirtioHeader {
-    let kind = match (packet.protocol, packet.family) {
-        (TCP, Family::V4) => GsoKind::Tcp4,
-        (TCP, Family::V6) => GsoKind::Tcp6,
-        _ => GsoKind::Udp,
-    };
-    let start = u16::try_from(packet.transport()).unwrap();
-    let offset = u16::try_from(packet.field()).unwrap() - start;
-    VirtioHeader {
-        checksum: Some(PartialChecksum { start, offset }),
-        gso: Some(Gso { kind, size: NonZeroU16::new(size).unwrap(), ecn: packet.flags & CWR != 0 }),
-        header_len: 0,
-    }
-}
 
 fn cut(virtio: &VirtioHeader, packet: &[u8]) -> Result<Vec<Vec<u8>>, CutError> {
     let mut cutter = Cutter::new();
@@ -47,14 +30,14 @@ fn cut(virtio: &VirtioHeader, packet: &[u8]) -> Result<Vec<Vec<u8>>, CutError> {
 #[test]
 fn flags_of_the_end_come_last_and_cwr_first() {
     let packet = Packet { flags: ACK | PSH | FIN | CWR, payload: vec![1; 250], ..Packet::default() };
-    let flags: Vec<u8> = cut(&header(&packet, 100), &packet.partial()).unwrap().iter().map(|p| p[33]).collect();
+    let flags: Vec<u8> = cut(&packet.virtio(100), &packet.partial()).unwrap().iter().map(|p| p[33]).collect();
     assert_eq!(flags, [ACK | CWR, ACK, ACK | PSH | FIN]);
 }
 
 #[test]
 fn identifications_and_sequence_numbers_wrap() {
     let packet = Packet { id: 0xffff, sequence: u32::MAX - 50, payload: vec![1; 250], ..Packet::default() };
-    assert_eq!(cut(&header(&packet, 100), &packet.partial()).unwrap(), packet.train(100));
+    assert_eq!(cut(&packet.virtio(100), &packet.partial()).unwrap(), packet.train(100));
 }
 
 #[test]
@@ -63,14 +46,14 @@ fn options_of_ip_and_extension_headers_are_copied() {
         [(Family::V4, vec![7, 7, 4, 0, 0, 0, 0, 0]), (Family::V6, vec![TCP, 0, 1, 4, 0, 0, 0, 0])]
     {
         let packet = Packet { family, ip_options, payload: vec![9; 300], ..Packet::default() };
-        assert_eq!(cut(&header(&packet, 128), &packet.partial()).unwrap(), packet.train(128));
+        assert_eq!(cut(&packet.virtio(128), &packet.partial()).unwrap(), packet.train(128));
     }
 }
 
 #[test]
 fn the_largest_packet_with_the_smallest_segments() {
     let packet = Packet { options: Vec::new(), payload: vec![3; 65_535 - 40], ..Packet::default() };
-    assert_eq!(cut(&header(&packet, 48), &packet.partial()).unwrap().len(), 1365);
+    assert_eq!(cut(&packet.virtio(48), &packet.partial()).unwrap().len(), 1365);
 }
 
 #[test]
@@ -79,7 +62,7 @@ fn a_short_packet_has_its_checksum_completed() {
         for protocol in [TCP, UDP] {
             for len in [0, 1, 30] {
                 let packet = Packet { family, protocol, payload: vec![0xfe; len], ..Packet::default() };
-                let virtio = VirtioHeader { gso: None, ..header(&packet, 1) };
+                let virtio = packet.virtio(0);
                 assert_eq!(cut(&virtio, &packet.partial()), Ok(vec![packet.octets()]));
             }
         }
@@ -109,7 +92,7 @@ fn what_is_complete_passes_as_it_is_but_for_padding() {
 #[test]
 fn what_cannot_be_cut_is_refused_by_name() {
     let packet = Packet { payload: vec![1; 250], ..Packet::default() };
-    let good = header(&packet, 100);
+    let good = packet.virtio(100);
     let refused = |virtio: &VirtioHeader, change: &dyn Fn(&mut Vec<u8>)| {
         let mut octets = packet.partial();
         change(&mut octets);
@@ -144,7 +127,7 @@ fn what_cannot_be_cut_is_refused_by_name() {
         payload: vec![1; 60_000],
         ..Packet::default()
     };
-    assert_eq!(cut(&header(&long, 100), &long.partial()), Err(CutError::Headers));
+    assert_eq!(cut(&long.virtio(100), &long.partial()), Err(CutError::Headers));
 }
 
 prop_compose! {
@@ -162,7 +145,7 @@ proptest! {
         // More segments than this have headers that may not fit, with the longest options.
         let mut packet = packet;
         packet.payload.truncate(usize::from(size) * 1000);
-        prop_assert!(cut(&header(&packet, size), &packet.partial()).unwrap() == packet.train(size.into()));
+        prop_assert!(cut(&packet.virtio(size), &packet.partial()).unwrap() == packet.train(size.into()));
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! Packets to test with, built the plain way: nothing here uses what is tested but the sum.
 
+use std::num::NonZeroU16;
+
 use super::{
     checksum,
-    layout::{self, TCP, UDP},
+    layout::{
+        self, TCP, UDP,
+        flags::{ACK, CWR, FIN, PSH},
+    },
+    virtio::{Gso, GsoKind, PartialChecksum, VirtioHeader},
 };
 use crate::model::Family;
-
-pub(in crate::userspace) const FIN: u8 = 0x01;
-pub(in crate::userspace) const PSH: u8 = 0x08;
-pub(in crate::userspace) const ACK: u8 = 0x10;
-pub(in crate::userspace) const CWR: u8 = 0x80;
 
 /// A TCP or UDP packet's fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +133,23 @@ impl Packet {
         octets[self.field()..self.field() + 2].copy_from_slice(&sum);
         octets.extend(&self.payload);
         octets
+    }
+
+    /// What the device says of it if it is to be cut into segments of `size` octets of payload; 0: not at all.
+    pub(in crate::userspace) fn virtio(&self, size: u16) -> VirtioHeader {
+        let kind = match (self.protocol, self.family) {
+            (TCP, Family::V4) => GsoKind::Tcp4,
+            (TCP, Family::V6) => GsoKind::Tcp6,
+            _ => GsoKind::Udp,
+        };
+        let start = u16::try_from(self.transport()).unwrap();
+        let offset = u16::try_from(self.field()).unwrap() - start;
+        let ecn = self.protocol == TCP && self.flags & CWR != 0;
+        VirtioHeader {
+            checksum: Some(PartialChecksum { start, offset }),
+            gso: NonZeroU16::new(size).map(|size| Gso { kind, size, ecn }),
+            header_len: u16::try_from(self.header_len()).unwrap(),
+        }
     }
 
     /// The train that this packet stands for, by what the protocols' definitions say.
