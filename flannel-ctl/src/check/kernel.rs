@@ -15,6 +15,7 @@ use crate::{
     },
     model::{Backend, Device, Family, Key, Mac, Network, Object, Op, Tun, VxlanConfig},
     plan::Facts,
+    userspace,
 };
 
 /// `CAP_NET_ADMIN` of `linux/capability.h`.
@@ -96,7 +97,8 @@ pub(super) fn proofs(settings: &Settings, network: &Network) -> Vec<Finding> {
         Ok(Err(errno)) => vec![Finding::warn(
             "proof",
             format!(
-                "VXLAN, nexthop objects and packet filter are not proved: a network namespace to try them in: {errno}"
+                "VXLAN, nexthop objects, packet filter and what helps the userspace datapath are not proved: a network \
+                 namespace to try them in: {errno}"
             ),
             "run it with CAP_SYS_ADMIN",
         )],
@@ -113,7 +115,7 @@ fn try_all(settings: &Settings, network: &Network) -> Vec<Finding> {
         Ok(kernel) => kernel.with_filter(Box::new(filter)),
         Err(error) => return vec![Finding::fail("netlink", error.to_string(), "")],
     };
-    let mut findings = Vec::new();
+    let mut findings = vec![offloads(userspace::probe("probe0").map(userspace::Offloads::list))];
     if preview::in_userspace(settings, network) {
         for family in network.families() {
             let tun = Tun { name: Facts::device_name(vni, family), mtu: 1280, up: true };
@@ -180,6 +182,21 @@ fn tun_device(family: Family, outcome: Result<(), KernelError>) -> Finding {
     }
 }
 
+/// What lets one call of the userspace datapath carry many packets; it works without any of it.
+fn offloads(list: Result<[(&'static str, bool); 6], userspace::EngineError>) -> Finding {
+    let name = "userspace offloads";
+    let list = match list {
+        Ok(list) => list,
+        Err(error) => return Finding::ok(name, format!("no userspace datapath here: {error}")),
+    };
+    let named = |wanted: bool| {
+        let names: Vec<_> = list.iter().filter(|(_, has)| *has == wanted).map(|(name, _)| *name).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(" ") }
+    };
+    let missing = if list.iter().all(|(_, has)| *has) { String::new() } else { format!("; not {}", named(false)) };
+    Finding::ok(name, format!("{}{missing} (only the userspace datapath uses them)", named(true)))
+}
+
 fn put(kernel: &mut LinuxKernel, key: Key, object: Object) -> Result<(), KernelError> {
     let op = Op { key, from: None, to: Some(object) };
     kernel.apply(&[op]).into_iter().collect()
@@ -214,6 +231,18 @@ mod tests {
         assert_eq!(rights(&status("0000000000001000")).result, Outcome::Ok);
         assert_eq!(rights(&status("000001ffffffefff")).result, Outcome::Fail);
         assert_eq!(rights("Name:\tx\n").result, Outcome::Warn);
+    }
+
+    #[test]
+    fn what_helps_and_what_is_missing_is_named() {
+        let list = |has: userspace::Offloads| offloads(Ok(has.list())).detail;
+        let all = userspace::Offloads::ALL;
+        assert_eq!(list(all), "tso uso udp_gso udp_gro batches multi_queue (only the userspace datapath uses them)");
+        assert_eq!(
+            list(userspace::Offloads { uso: false, batches: false, ..all }),
+            "tso udp_gso udp_gro multi_queue; not uso batches (only the userspace datapath uses them)"
+        );
+        assert!(list(userspace::Offloads::NONE).starts_with("none; not tso uso udp_gso"));
     }
 
     #[test]

@@ -171,11 +171,10 @@ impl Encapsulate {
     }
 
     fn append(&mut self, way: Way, place: usize, octets: usize) {
-        let trains = self.shared.cuts();
+        let (cut, listed) = (self.shared.cuts(), self.shared.offloads.batches);
         let last = self.trains.iter_mut().rfind(|train| train.way == way && !train.places.is_empty());
         if let Some(train) = last
-            && trains
-            && train.takes(octets)
+            && if cut { train.takes(octets) } else { listed && train.places.len() < MAX_TRAIN }
         {
             return train.add(place, octets);
         }
@@ -281,7 +280,7 @@ enum Told {
 /// As few sends as their lengths allow.
 fn send_segments(shared: &Shared, counts: &Counts, way: Way, segments: &Segments<'_>) -> Told {
     let mut told = Told::Nothing;
-    let most = if shared.cuts() { (MAX_OCTETS / segments.octets()).clamp(1, MAX_TRAIN) } else { 1 };
+    let most = if shared.cuts() { (MAX_OCTETS / segments.octets()).clamp(1, MAX_TRAIN) } else { MAX_TRAIN };
     let mut all = segments.iter();
     loop {
         let mut pieces = [IoSlice::new(&[]); 2 * MAX_TRAIN];
@@ -312,6 +311,10 @@ fn send(
     octets: usize,
 ) -> Told {
     let packets = pieces.len() / each;
+    if packets > 1 && !shared.cuts() {
+        send_each(shared, counts, way, pieces, each);
+        return Told::Nothing;
+    }
     let segment = if packets > 1 { u16::try_from(size).ok() } else { None };
     let to = SocketAddr::new(way.to, shared.options.wire.port());
     counts.add(Counter::SentCalls, 1);
@@ -327,10 +330,7 @@ fn send(
             if !too_big {
                 shared.no_udp_gso.store(true, Ordering::Relaxed);
             }
-            for one in pieces.chunks(each) {
-                let octets = one.iter().map(|piece| piece.len()).sum();
-                send(shared, counts, way, one, each, size, octets);
-            }
+            send_each(shared, counts, way, pieces, each);
             if too_big {
                 counts.add(Counter::SentTooBig, packets as u64);
                 return Told::TooBig;
@@ -338,13 +338,46 @@ fn send(
             Told::Nothing
         }
         Err(error) => {
-            let reason = match error.raw_os_error() {
-                Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Counter::SentNoRoom,
-                _ => Counter::SentRefused,
-            };
-            counts.add(reason, packets as u64);
+            counts.add(loss(&error), packets as u64);
             Told::Nothing
         }
+    }
+}
+
+/// Datagrams of `each` pieces, none with another: several to a call, where the kernel has one for that.
+fn send_each(shared: &Shared, counts: &Counts, way: Way, pieces: &[IoSlice<'_>], each: usize) {
+    let to = SocketAddr::new(way.to, shared.options.wire.port());
+    let socket = shared.sockets.sender(way.hash);
+    let mut rest = pieces;
+    while !rest.is_empty() {
+        counts.add(Counter::SentCalls, 1);
+        let sent = if shared.offloads.batches {
+            sys::send_many(socket, to, rest, each, way.tos)
+        } else {
+            sys::send(socket, to, &rest[..each], None, way.tos).map(|_| 1)
+        };
+        let done = match sent {
+            Ok(sent) => {
+                let done = rest.len().min(sent.max(1) * each);
+                let octets: usize = rest[..done].iter().map(|piece| piece.len()).sum();
+                counts.add(Counter::SentPackets, (done / each) as u64);
+                counts.add(Counter::SentBytes, (octets - done / each * shared.options.wire.room()) as u64);
+                done
+            }
+            // The first one's; the others may have more luck.
+            Err(error) => {
+                counts.add(loss(&error), 1);
+                each
+            }
+        };
+        rest = &rest[done..];
+    }
+}
+
+fn loss(error: &io::Error) -> Counter {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Counter::SentNoRoom,
+        _ => Counter::SentRefused,
     }
 }
 

@@ -49,6 +49,7 @@ impl Sockets {
         let receive: Vec<_> =
             (0..threads).map(|_| receiving(local, buffer, &mut offloads)).collect::<Result<_, _>>()?;
         let send: Vec<_> = (0..SOURCE_PORTS).map(|_| sending(local.ip())).collect::<Result<_, _>>()?;
+        offloads.batches &= sys::has_batches(receive[0].as_fd());
         offloads.udp_gso &= send.iter().all(|socket| sys::has_udp_segment(socket.as_fd()));
         Ok(Self { receive, send, offloads })
     }

@@ -19,6 +19,10 @@ use std::{
 
 use nix::{errno::Errno, libc};
 
+mod batch;
+
+pub(super) use batch::{has_batches, send_many};
+
 /// Most messages that one [`receive`] takes.
 pub(super) const MAX_MESSAGES: usize = 16;
 
@@ -192,13 +196,7 @@ pub(super) fn send(
     if let Some(segment) = segment {
         used += control.put(used, libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
     }
-    if tos != 0 {
-        let (level, name) = match to {
-            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
-            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
-        };
-        used += control.put(used, level, name, &libc::c_int::from(tos).to_ne_bytes());
-    }
+    used += control.put_tos(used, to, tos);
     if used != 0 {
         message.msg_control = (&raw mut control).cast();
         message.msg_controllen = used as _;
@@ -237,12 +235,20 @@ pub(super) fn receive(
         header.msg_controllen = size_of::<Control>() as _;
         count += 1;
     }
-    // SAFETY: the first `count` messages point to an address, a piece and a control buffer each, and the piece to its part of
-    // `buffer`, all with their lengths; all of it outlives the call, and nothing else refers to it while the kernel writes.
-    let result = unsafe {
-        libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, libc::MSG_DONTWAIT as _, ptr::null_mut())
+    // The first `count` messages point to an address, a piece and a control buffer each, and the piece to its part of `buffer`,
+    // all with their lengths; all of it outlives the call, and nothing else refers to it while the kernel writes.
+    let came = if count > 1 {
+        let flags = libc::MSG_DONTWAIT as _;
+        // SAFETY: as above.
+        let came = unsafe { libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, flags, ptr::null_mut()) };
+        Errno::result(came)?.cast_unsigned() as usize
+    } else {
+        let [message, ..] = &mut messages;
+        // SAFETY: as above.
+        let octets = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message.msg_hdr, libc::MSG_DONTWAIT) };
+        message.msg_len = u32::try_from(Errno::result(octets)?).unwrap_or(0);
+        1
     };
-    let came = Errno::result(result)?.cast_unsigned() as usize;
     for ((message, address), arrival) in messages.iter().zip(&addresses).zip(arrivals).take(came) {
         *arrival = address.get().map(|from| {
             let (segment, tos) = read_control(&message.msg_hdr);
@@ -290,6 +296,16 @@ fn read_control(message: &libc::msghdr) -> (Option<u16>, u8) {
 }
 
 impl Control {
+    /// The type of service, if it is not the default; how many octets it takes.
+    fn put_tos(&mut self, at: usize, to: SocketAddr, tos: u8) -> usize {
+        let (level, name) = match to {
+            _ if tos == 0 => return 0,
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+        };
+        self.put(at, level, name, &libc::c_int::from(tos).to_ne_bytes())
+    }
+
     /// Writes a message at an offset; how many octets it takes.
     fn put(&mut self, at: usize, level: libc::c_int, kind: libc::c_int, data: &[u8]) -> usize {
         let header_len = size_of::<libc::cmsghdr>();

@@ -11,8 +11,8 @@ use serde_json::Value;
 use xtask::lab::{Cluster, Family, Launch, Netns, Node, wait};
 
 /// No divisor of any power of two: what is displaced does not look right.
-const CHUNK: usize = 251_003;
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const CHUNK: usize = 251_003;
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) fn launch(datapath: &str) -> Launch {
     Launch { args: vec!["--datapath".into(), datapath.into()], ..Launch::default() }
@@ -39,6 +39,17 @@ pub(crate) fn count(node: &Node, family: Family, counter: &str) -> u64 {
     let engines = status["userspace"].as_array().unwrap().clone();
     let engine = engines.iter().find(|engine| engine["family"] == family.to_string());
     engine.map_or(Value::Null, |engine| engine["counters"][counter].clone()).as_u64().unwrap_or(0)
+}
+
+/// Datagrams that the engine of that family, or the kernel before it, did not take.
+pub(crate) fn received_drops(node: &Node, family: Family) -> u64 {
+    let status = node.status().unwrap();
+    let engines = status["userspace"].as_array().unwrap().clone();
+    let engine = engines.iter().find(|engine| engine["family"] == family.to_string()).unwrap();
+    let fine = ["packets", "bytes", "calls", "writes"].map(|what| format!("received_{what}"));
+    let counters = engine["counters"].as_object().unwrap().iter();
+    let drops = counters.filter(|(name, _)| name.starts_with("received_") && !fine.contains(name));
+    drops.map(|(_, count)| count.as_u64().unwrap()).sum()
 }
 
 /// Sends so many octets from one namespace to another, and compares each.

@@ -9,7 +9,7 @@ use crate::{
     site::{count, transfer, wait_converged},
 };
 
-const NETWORK: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"udp"}}"#;
+pub(crate) const NETWORK: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"udp"}}"#;
 
 /// A node of flannel's: a lease as flannel writes it, and its proxy.
 struct Flannel {
