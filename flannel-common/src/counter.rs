@@ -50,110 +50,114 @@ counters! {
     EgressFast = 0, "egress_fast";
     /// Egress: switched off.
     EgressDisabled = 1, "egress_disabled";
+    /// Egress: no daemon has been at work for minutes.
+    EgressDeserted = 2, "egress_no_daemon";
     /// Egress: not IPv4 or IPv6, or the family has no overlay.
-    EgressFamily = 2, "egress_family";
+    EgressFamily = 3, "egress_family";
     /// Egress: headers that contradict each other or the packet's length.
-    EgressMalformed = 3, "egress_malformed";
+    EgressMalformed = 4, "egress_malformed";
     /// Egress: IPv4 options or IPv6 extension headers.
-    EgressOptions = 4, "egress_options";
+    EgressOptions = 5, "egress_options";
     /// Egress: a fragment.
-    EgressFragment = 5, "egress_fragment";
+    EgressFragment = 6, "egress_fragment";
     /// Egress: neither TCP nor UDP.
-    EgressProtocol = 6, "egress_protocol";
+    EgressProtocol = 7, "egress_protocol";
     /// Egress: time to live at its end.
-    EgressTtl = 7, "egress_ttl";
+    EgressTtl = 8, "egress_ttl";
     /// Egress: TCP SYN, FIN or RST.
-    EgressControl = 8, "egress_tcp_control";
+    EgressControl = 9, "egress_tcp_control";
     /// Egress: no such flow is known, or it goes elsewhere than into the tunnel.
-    EgressUnknown = 9, "egress_unknown";
+    EgressUnknown = 10, "egress_unknown";
     /// Egress: it is time to prove the flow again.
-    EgressExpired = 10, "egress_expired";
+    EgressExpired = 11, "egress_expired";
     /// Egress: no answer has been seen yet.
-    EgressUnpaired = 11, "egress_one_way";
+    EgressUnpaired = 12, "egress_one_way";
     /// Egress: another interface than the one that the flow belongs to.
-    EgressMoved = 12, "egress_other_interface";
+    EgressMoved = 13, "egress_other_interface";
     /// Egress: larger than what fits through the tunnel.
-    EgressTooBig = 13, "egress_too_big";
+    EgressTooBig = 14, "egress_too_big";
     /// Egress: the kernel would not make room for the outer headers.
-    EgressRefused = 14, "egress_refused";
+    EgressRefused = 15, "egress_refused";
     /// Egress: a VLAN tag.
-    EgressVlan = 15, "egress_vlan";
+    EgressVlan = 16, "egress_vlan";
     /// Egress: larger than what the kernel path has let through of its flow lately.
-    EgressLarger = 16, "egress_larger";
+    EgressLarger = 17, "egress_larger";
     /// Egress: another DSCP than the kernel path has let through of its flow.
-    EgressDscp = 17, "egress_dscp";
+    EgressDscp = 18, "egress_dscp";
     /// Egress: to another Ethernet address than the one that routes its flow.
-    EgressGateway = 18, "egress_other_gateway";
+    EgressGateway = 19, "egress_other_gateway";
 
     /// Ingress: decapsulated and handed to a pod.
-    IngressFast = 19, "ingress_fast";
+    IngressFast = 20, "ingress_fast";
     /// Ingress: switched off.
-    IngressDisabled = 20, "ingress_disabled";
+    IngressDisabled = 21, "ingress_disabled";
+    /// Ingress: no daemon has been at work for minutes.
+    IngressDeserted = 22, "ingress_no_daemon";
     /// Ingress: not a tunnel packet for this node.
-    IngressOther = 21, "ingress_not_tunnel";
+    IngressOther = 23, "ingress_not_tunnel";
     /// Ingress: a tunnel packet whose outer headers need the kernel: options, fragments, lengths that disagree.
-    IngressOuter = 22, "ingress_outer";
+    IngressOuter = 24, "ingress_outer";
     /// Ingress: a tunnel packet whose UDP checksum nobody has verified yet.
-    IngressChecksum = 23, "ingress_checksum";
+    IngressChecksum = 25, "ingress_checksum";
     /// Ingress: a tunnel packet with a VLAN tag.
-    IngressVlan = 24, "ingress_vlan";
+    IngressVlan = 26, "ingress_vlan";
     /// Ingress: VXLAN flags other than a plain network identifier.
-    IngressFlags = 25, "ingress_vxlan_flags";
+    IngressFlags = 27, "ingress_vxlan_flags";
     /// Ingress: another network identifier.
-    IngressVni = 26, "ingress_vni";
+    IngressVni = 28, "ingress_vni";
     /// Ingress: inner frame not for our VTEP address.
-    IngressMac = 27, "ingress_vtep_mac";
+    IngressMac = 29, "ingress_vtep_mac";
     /// Ingress: the inner frame is of another family than the tunnel.
-    IngressFamily = 28, "ingress_family";
+    IngressFamily = 30, "ingress_family";
     /// Ingress: headers that contradict each other or the packet's length.
-    IngressMalformed = 29, "ingress_malformed";
+    IngressMalformed = 31, "ingress_malformed";
     /// Ingress: inner IPv4 options or IPv6 extension headers.
-    IngressOptions = 30, "ingress_options";
+    IngressOptions = 32, "ingress_options";
     /// Ingress: an inner fragment.
-    IngressFragment = 31, "ingress_fragment";
+    IngressFragment = 33, "ingress_fragment";
     /// Ingress: neither TCP nor UDP inside.
-    IngressProtocol = 32, "ingress_protocol";
+    IngressProtocol = 34, "ingress_protocol";
     /// Ingress: inner time to live at its end.
-    IngressTtl = 33, "ingress_ttl";
+    IngressTtl = 35, "ingress_ttl";
     /// Ingress: TCP SYN, FIN or RST.
-    IngressControl = 34, "ingress_tcp_control";
+    IngressControl = 36, "ingress_tcp_control";
     /// Ingress: no such flow is known, or it does not end at a pod.
-    IngressUnknown = 35, "ingress_unknown";
+    IngressUnknown = 37, "ingress_unknown";
     /// Ingress: it is time to prove the flow again.
-    IngressExpired = 36, "ingress_expired";
+    IngressExpired = 38, "ingress_expired";
     /// Ingress: no packet of the other direction has been seen yet.
-    IngressUnpaired = 37, "ingress_one_way";
+    IngressUnpaired = 39, "ingress_one_way";
     /// Ingress: another DSCP than the kernel path has let through of its flow.
-    IngressDscp = 38, "ingress_dscp";
+    IngressDscp = 40, "ingress_dscp";
     /// Ingress: larger than what the pod's interface takes.
-    IngressTooBig = 39, "ingress_too_big";
+    IngressTooBig = 41, "ingress_too_big";
     /// Ingress: congestion marks that RFC 6040 wants dropped or told of.
-    IngressEcn = 40, "ingress_ecn";
+    IngressEcn = 42, "ingress_ecn";
     /// Ingress: the outer source is not the node that leased the inner source; dropped, or only counted.
-    IngressForged = 41, "ingress_forged";
+    IngressForged = 43, "ingress_forged";
     /// Ingress: the kernel would not strip the outer headers, or they are those of many datagrams in one piece.
-    IngressRefused = 42, "ingress_refused";
+    IngressRefused = 44, "ingress_refused";
     /// Both ways: changed already, and then lost for want of memory, or because its flow gave way to another meanwhile; dropped.
-    Lost = 43, "lost";
+    Lost = 45, "lost";
 
     /// Learning: a flow into the tunnel was proved.
-    LearnedEgress = 44, "learned_egress";
+    LearnedEgress = 46, "learned_egress";
     /// Learning: a flow out of the tunnel was proved.
-    LearnedIngress = 45, "learned_ingress";
+    LearnedIngress = 47, "learned_ingress";
     /// Learning: what left the node was not what the pod had just sent.
-    LearnOther = 46, "learn_other_packet";
+    LearnOther = 48, "learn_other_packet";
     /// Learning: netfilter changed more than addresses and ports.
-    LearnChanged = 47, "learn_changed";
+    LearnChanged = 49, "learn_changed";
     /// Learning: the tunnel packet's other end is not the node that leased the subnet.
-    LearnPeer = 48, "learn_unknown_peer";
+    LearnPeer = 50, "learn_unknown_peer";
     /// Learning: the pod had too many new flows this second.
-    LearnRate = 49, "learn_pod_rate";
+    LearnRate = 51, "learn_pod_rate";
     /// Learning: not delivered to an interface known to lead to a pod.
-    LearnPod = 50, "learn_not_a_pod";
+    LearnPod = 52, "learn_not_a_pod";
     /// Learning: the map took no more.
-    LearnFull = 51, "learn_full";
+    LearnFull = 53, "learn_full";
     /// Learning: over IPv6, the node that leased the subnet wants a UDP checksum, which the fast path cannot make.
-    LearnChecksum = 52, "learn_peer_wants_checksum";
+    LearnChecksum = 54, "learn_peer_wants_checksum";
 }
 
 impl Counter {

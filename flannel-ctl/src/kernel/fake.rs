@@ -40,6 +40,8 @@ pub struct FakeKernel {
     pub put_off: bool,
     /// How often a doubt that was put off was asked after.
     pub settled: usize,
+    /// How often the fast path was told to go on.
+    pub renewed: usize,
     /// Whether the IPv6 device takes zero checksums.
     pub zero_checksum: bool,
 }
@@ -158,6 +160,10 @@ impl Kernel for FakeKernel {
     fn settle_doubts(&mut self) -> Option<Duration> {
         self.settled += 1;
         self.put_off.then_some(Duration::from_millis(1))
+    }
+
+    fn renew_fast_path(&mut self) {
+        self.renewed += 1;
     }
 
     fn takes_zero_checksum(&self) -> bool {

@@ -233,6 +233,10 @@ impl Kernel for LinuxKernel {
         self.settle_all_doubts()
     }
 
+    fn renew_fast_path(&mut self) {
+        self.renew_deadline();
+    }
+
     fn takes_zero_checksum(&self) -> bool {
         self.v6.as_ref().and_then(|link| link.vxlan).is_some_and(|vxlan| vxlan.zero_checksum)
     }

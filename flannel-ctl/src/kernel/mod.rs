@@ -81,6 +81,9 @@ pub trait Kernel {
     /// Doubts the flows if that was put off and is due. How long until it is; `None`: nothing was put off.
     fn settle_doubts(&mut self) -> Option<Duration>;
 
+    /// We live: the fast path goes on. Called every second.
+    fn renew_fast_path(&mut self) {}
+
     /// Our IPv6 VXLAN device, as last seen, takes tunnel packets whose UDP checksum is zero.
     fn takes_zero_checksum(&self) -> bool;
 

@@ -82,6 +82,8 @@ pub enum Standing {
     InterfaceGone,
     /// `--fast-path off`.
     Off,
+    /// No daemon has been at work for minutes.
+    NoDaemon,
 }
 
 impl Standing {
@@ -94,6 +96,7 @@ impl Standing {
             Self::Unseen => "unseen",
             Self::InterfaceGone => "interface_gone",
             Self::Off => "off",
+            Self::NoDaemon => "no_daemon",
         }
     }
 }
@@ -182,6 +185,8 @@ impl Known {
         };
         let standing = if self.settings.enabled == 0 {
             Standing::Off
+        } else if self.settings.deadline < self.now {
+            Standing::NoDaemon
         } else if !interface_is_there {
             Standing::InterfaceGone
         } else if entry.epoch != self.settings.epoch {

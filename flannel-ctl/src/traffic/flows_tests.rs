@@ -52,7 +52,12 @@ fn ingress(delivered: Tuple) -> IngressFlow {
 }
 
 fn known(egress: Vec<(Tuple, EgressFlow)>, ingress: Vec<(Tuple, IngressFlow)>) -> Known {
-    Known { settings: Settings { epoch: 5, enabled: 1, ..Settings::zeroed() }, now: NOW, egress, ingress }
+    Known {
+        settings: Settings { epoch: 5, enabled: 1, deadline: u64::MAX, ..Settings::zeroed() },
+        now: NOW,
+        egress,
+        ingress,
+    }
 }
 
 fn flows(known: &Known) -> Vec<Flow> {
@@ -96,6 +101,7 @@ fn why_a_flow_is_not_fast() {
     assert_eq!(reason(&|known| known.now += 2 * SECOND), Some(Standing::Expired));
     assert_eq!(reason(&|known| known.settings.epoch += 1), Some(Standing::Doubted));
     assert_eq!(reason(&|known| known.settings.enabled = 0), Some(Standing::Off));
+    assert_eq!(reason(&|known| known.settings.deadline = NOW - 1), Some(Standing::NoDaemon));
     assert_eq!(reason(&|known| known.egress[0].1.state = 0), Some(Standing::OneWay));
     assert_eq!(reason(&|known| known.ingress[0].1.state = 0), Some(Standing::OneWay));
     assert_eq!(reason(&|known| known.ingress.clear()), Some(Standing::Unseen));

@@ -6,7 +6,7 @@ use flannel_common::Counter;
 use flannel_ctl::kernel::fastpath::{Hook, trial::Outcome};
 
 use crate::{
-    egress, forgery, ingress, learning,
+    deserted, egress, forgery, ingress, learning,
     site::{DROP, NEXT, Net, REDIRECT, Site, net},
     skipped,
 };
@@ -48,7 +48,10 @@ const ELSEWHERE: &[(Counter, &str)] = &[
 ];
 
 fn cases() -> Vec<Case> {
-    [egress::cases(), ingress::cases(), learning::cases(), forgery::cases()].into_iter().flatten().collect()
+    [egress::cases(), ingress::cases(), learning::cases(), forgery::cases(), deserted::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// What becomes of a packet that counts so.

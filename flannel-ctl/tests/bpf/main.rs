@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod counters;
+mod deserted;
 mod egress;
 mod forgery;
 mod frame;

@@ -198,6 +198,7 @@ pub(crate) fn settings() -> Settings {
     Settings {
         validity: 3_600_000_000_000,
         memory: 3_600_000_000_000,
+        deadline: u64::MAX,
         epoch: 7,
         enabled: 1,
         vni: 1,

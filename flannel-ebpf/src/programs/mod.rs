@@ -137,6 +137,19 @@ fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
+/// Nobody keeps up to date what the programs know: what they would repeat may be of another time. No proof outlasts this, so
+/// the fast path itself need not ask.
+#[inline(always)]
+fn is_deserted(settings: &Settings, now: u64) -> bool {
+    now > settings.deadline
+}
+
+/// Until when what is proved now holds.
+#[inline(always)]
+fn expiry(settings: &Settings, now: u64) -> u64 {
+    (now + settings.validity).min(settings.deadline)
+}
+
 /// A packet that is cut into datagrams later. Stripped by a program it still counts as a tunnel packet to the kernel
 /// (`bpf_skb_net_shrink` leaves `SKB_GSO_UDP_TUNNEL`, 6.18), whose UDP, other than TCP, cuts before it delivers: it would
 /// look for a VXLAN header in the payload, and drop all.

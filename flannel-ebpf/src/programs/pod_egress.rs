@@ -3,7 +3,7 @@
 use flannel_common::{Counter, FamilySettings, IngressFlow, Settings, Use, state};
 use flannel_ebpf::inner::{self, ETHERNET, IPV4, IPV6, Inner, Mark};
 
-use super::{Lesson, are_datagrams_in_one_piece, now, within_rate};
+use super::{Lesson, are_datagrams_in_one_piece, expiry, is_deserted, now, within_rate};
 use crate::{
     maps::{Pending, Way, ingress_flow, insert_ingress, pair_egress, peer_of, pod, settings},
     packet::{Frame, Packet},
@@ -69,6 +69,9 @@ fn prove(
     let pod = pod(interface).ok_or(Counter::LearnPod)?;
     let outer = peer_of(&wire.source, family).ok_or(Counter::LearnPeer)?.outer;
     let now = now();
+    if is_deserted(settings, now) {
+        return Err(Counter::IngressDeserted);
+    }
     let oldest = now.saturating_sub(settings.memory);
     let mut state = pair_egress(&inner.tuple, wire, interface, oldest);
     if inner.tuple != *wire {
@@ -93,7 +96,7 @@ fn prove(
             flow.used.proved = now;
             flow.state = state;
             flow.epoch = settings.epoch;
-            flow.expires = now + settings.validity;
+            flow.expires = expiry(settings, now);
             Way::Ingress.tunnelled(why);
             return Ok(Some(Counter::LearnedIngress));
         }
@@ -107,7 +110,7 @@ fn prove(
         arriving: *wire,
         filled: now,
         filled_too: now,
-        expires: now + settings.validity,
+        expires: expiry(settings, now),
         epoch: settings.epoch,
         pod: interface,
         mtu,

@@ -8,7 +8,7 @@ use flannel_ebpf::{
     outer,
 };
 
-use super::{Decision, lost, now};
+use super::{Decision, is_deserted, lost, now};
 use crate::{
     maps::{Way, egress_flow, forget_egress, is_lasting, is_still, now_in},
     packet::{Frame, Packet},
@@ -99,7 +99,11 @@ fn known<'a>(
     if flow.pod != packet.interface() {
         return Err(unproved(Counter::EgressMoved));
     }
-    if flow.epoch != settings.epoch || flow.expires < now() {
+    let now = now();
+    if flow.epoch != settings.epoch || flow.expires < now {
+        if is_deserted(settings, now) {
+            return Err(passed([inner.mark.0[0], inner.mark.0[1]], Counter::EgressDeserted));
+        }
         return Err(unproved(Counter::EgressExpired));
     }
     if flow.state & state::PAIRED == 0 {

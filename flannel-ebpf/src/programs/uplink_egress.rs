@@ -8,7 +8,7 @@ use flannel_ebpf::{
     outer::{self, Outer},
 };
 
-use super::{Lesson, now, within_rate};
+use super::{Lesson, expiry, is_deserted, now, within_rate};
 use crate::{
     maps::{Pending, Way, egress_draft, egress_flow, insert_egress, pair_ingress, peer_of, pod, settings},
     packet::{Frame, Packet},
@@ -177,6 +177,9 @@ fn prove(packet: Packet, settings: &Settings, pending: &Pending, inner: &Inner, 
     let interface = pending.interface();
     let pod = pod(interface).ok_or(Counter::LearnPod)?;
     let now = now();
+    if is_deserted(settings, now) {
+        return Err(Counter::EgressDeserted);
+    }
     let oldest = now.saturating_sub(settings.memory);
     let mut state = pair_ingress(sent, &inner.tuple, interface, oldest);
     if inner.tuple != *sent {
@@ -200,7 +203,7 @@ fn prove(packet: Packet, settings: &Settings, pending: &Pending, inner: &Inner, 
             flow.used.proved = now;
             flow.state = state;
             flow.epoch = settings.epoch;
-            flow.expires = now + settings.validity;
+            flow.expires = expiry(settings, now);
             return Ok(Some(Counter::LearnedEgress));
         }
         used.created = flow.used.created;
@@ -212,7 +215,7 @@ fn prove(packet: Packet, settings: &Settings, pending: &Pending, inner: &Inner, 
     draft.sent = *sent;
     draft.filled = now;
     draft.filled_too = now;
-    draft.expires = now + settings.validity;
+    draft.expires = expiry(settings, now);
     draft.epoch = settings.epoch;
     draft.pod = interface;
     draft.uplink = packet.interface();

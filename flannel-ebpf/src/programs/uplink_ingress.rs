@@ -7,7 +7,7 @@ use flannel_ebpf::{
     outer::{self, NotPlain, Outer},
 };
 
-use super::{Decision, are_datagrams_in_one_piece, lost, now};
+use super::{Decision, are_datagrams_in_one_piece, is_deserted, lost, now};
 use crate::{
     maps::{forget_ingress, ingress_flow, is_still, now_in, peer_of},
     packet::{Frame, Packet, Tunnel},
@@ -161,8 +161,10 @@ fn known<'a>(
     if flow.outer != outer.source {
         return Err(unknown(settings, family, outer, inner));
     }
-    if flow.epoch != settings.epoch || flow.expires < now() {
-        return Err(Counter::IngressExpired.into());
+    let now = now();
+    if flow.epoch != settings.epoch || flow.expires < now {
+        let deserted = is_deserted(settings, now);
+        return Err(if deserted { Counter::IngressDeserted } else { Counter::IngressExpired }.into());
     }
     if flow.state & state::PAIRED == 0 {
         return Err(Counter::IngressUnpaired.into());
@@ -186,6 +188,10 @@ fn known<'a>(
 fn unknown(settings: &Settings, family: &FamilySettings, outer: &Outer, inner: &Inner) -> Decision {
     match peer_of(&inner.tuple.source, family) {
         Some(peer) if peer.outer != outer.source => {
+            // The subnet may be another node's by now.
+            if is_deserted(settings, now()) {
+                return Decision::Leave(Counter::IngressDeserted);
+            }
             if settings.drop_forged == 0 {
                 Decision::Leave(Counter::IngressForged)
             } else {

@@ -3,6 +3,7 @@
 //! The fast path while its daemon comes, goes, is killed and replaced: no packet notices, and nothing piles up.
 #![expect(clippy::unwrap_used, reason = "a test's helper functions are tests too")]
 
+mod deserted;
 mod pins;
 mod pods;
 mod strangers;
@@ -175,6 +176,14 @@ fn programs_that_somebody_detaches_or_unpins_are_back_and_nothing_is_lost() {
         return;
     }
     strangers::detached_and_unpinned("pxstray");
+}
+
+#[test]
+fn without_a_daemon_for_long_the_kernel_path_takes_over_and_nothing_is_lost() {
+    if skip_unless(&TOOLS) {
+        return;
+    }
+    deserted::over_and_back("pxlone");
 }
 
 #[test]

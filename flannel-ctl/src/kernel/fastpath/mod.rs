@@ -50,6 +50,13 @@ use crate::{
     traffic::Counts,
 };
 
+/// For how long the fast path goes on without a daemon. What it knows of peers grows old meanwhile: another daemon may be at
+/// work, or none for good. Long enough for a restart that has to be seen to by hand; no packet is lost afterwards either,
+/// since the kernel path carries them. On the monotonic clock, which stands still while the machine sleeps.
+const TERM: Duration = Duration::from_mins(5);
+/// How often that is put off.
+const RENEWAL: Duration = Duration::from_secs(10);
+
 /// The loaded programs and their maps.
 pub struct FastPath {
     directory: Directory,
@@ -134,6 +141,17 @@ impl FastPath {
             self.maps.write_settings(&self.settings)?;
         }
         Ok(self.doubts.wait(now))
+    }
+
+    /// Puts off the moment from which the programs leave everything to the kernel path, if it is time for that: for as long
+    /// as this is called every few seconds it does not come.
+    pub fn renew(&mut self) -> Result<(), FastPathError> {
+        let due = deadline(clock::monotonic()).saturating_sub(nanoseconds(RENEWAL));
+        if self.policy.is_none() || self.settings.deadline > due {
+            return Ok(());
+        }
+        self.settings.deadline = deadline(clock::monotonic());
+        self.maps.write_settings(&self.settings)
     }
 
     /// All counters.
@@ -246,6 +264,15 @@ fn object_of(peer: &Peer) -> Object {
     Object::FastPeer { outer: peer.outer.into(), zero_checksum: peer.flags & Peer::ZERO_CHECKSUM != 0 }
 }
 
+/// Of a daemon that lives now.
+fn deadline(now: u64) -> u64 {
+    now.saturating_add(nanoseconds(TERM))
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// The policy as the programs read it, epoch aside.
 fn encode(policy: &FastPathPolicy) -> Result<Settings, FastPathError> {
     /// How long a flow that sends one way only may do so after its last answer.
@@ -265,8 +292,9 @@ fn encode(policy: &FastPathPolicy) -> Result<Settings, FastPathError> {
     };
     let (first, last) = ports::local_range()?;
     Ok(Settings {
-        validity: u64::try_from(policy.validity.as_nanos()).unwrap_or(u64::MAX),
+        validity: nanoseconds(policy.validity),
         memory: MEMORY,
+        deadline: deadline(clock::monotonic()),
         epoch: 0,
         enabled: policy.enabled.into(),
         vni: policy.vni,

@@ -12,7 +12,7 @@ use super::{LinuxKernel, explain, explain::refused, table_sum::TableSum};
 use crate::{
     kernel::{
         KernelError,
-        fastpath::{FastPathError, Indexes},
+        fastpath::{FastPath, FastPathError, Indexes},
         netlink::{
             fdb,
             filter::{self, Direction},
@@ -80,6 +80,13 @@ impl LinuxKernel {
 
     pub(super) fn settle_all_doubts(&mut self) -> Option<Duration> {
         doubted(self.fast.as_mut()?.settle_doubts()).flatten()
+    }
+
+    /// Should it fail, the kernel path carries everything after some minutes.
+    pub(super) fn renew_deadline(&mut self) {
+        if let Some(Err(error)) = self.fast.as_mut().map(FastPath::renew) {
+            tracing::warn!(%error, "cannot tell the fast path to go on; the kernel path carries everything soon");
+        }
     }
 
     /// A gateway, or a peer on the uplink's network, that moved to another address: flows would go on to the old one.

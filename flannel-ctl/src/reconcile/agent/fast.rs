@@ -18,6 +18,7 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
         let mut differs = false;
         if self.due.attachments.is_none_or(|at| at <= now) {
             self.due.attachments = Some(now + ATTACHMENTS);
+            self.kernel.renew_fast_path();
             differs = self.look_at_attachments();
         }
         self.due.doubts = self.kernel.settle_doubts().map(|wait| now + wait);

@@ -67,6 +67,9 @@ impl Kernel for SharedKernel {
     fn settle_doubts(&mut self) -> Option<Duration> {
         self.0.lock().unwrap().settle_doubts()
     }
+    fn renew_fast_path(&mut self) {
+        self.0.lock().unwrap().renew_fast_path();
+    }
     fn takes_zero_checksum(&self) -> bool {
         self.0.lock().unwrap().takes_zero_checksum()
     }

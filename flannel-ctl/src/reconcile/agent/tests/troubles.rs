@@ -161,3 +161,9 @@ fn a_doubt_that_is_put_off_is_asked_after_until_it_is_settled() {
     running.send(Wake::OthersRules(Inbox::new(1, ())));
     running.until("asked after", |_, kernel| kernel.doubts == 1 && kernel.settled > 10);
 }
+
+#[test]
+fn a_daemon_that_has_nothing_to_do_lets_the_fast_path_go_on() {
+    let running = fast();
+    running.until("told twice to go on", |_, kernel| kernel.renewed > 1);
+}
