@@ -29,10 +29,22 @@ impl Peer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct PodInterface {
-    /// When [`Self::learned`] was last zero, nanoseconds of the monotonic clock.
+    /// When the two counts were last zero, nanoseconds of the monotonic clock.
     pub since: u64,
-    /// Flows learned since then.
-    pub learned: u32,
+    /// Flows learned since then from what the pod sends. Those that others send have a count of their own, so that they
+    /// cannot use up the pod's.
+    pub sent: u32,
+    /// Flows learned since then from what the pod is sent.
+    pub received: u32,
     /// Largest packet that it takes, in octets.
     pub mtu: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl PodInterface {
+    /// One of which nothing has been learned.
+    pub const fn new(mtu: u32) -> Self {
+        Self { since: 0, sent: 0, received: 0, mtu, reserved: 0 }
+    }
 }

@@ -333,6 +333,28 @@ fn one_pod_learns_no_more_than_its_share_in_a_second() {
     assert!(learned.is_multiple_of(10) || *refused == 0, "{learned}");
 }
 
+#[test]
+fn what_others_send_a_pod_does_not_use_up_what_it_may_open_itself() {
+    if skipped(&[]) {
+        return;
+    }
+    let mut site = Site::new();
+    for net in [net(true), net(false)] {
+        site.reset();
+        site.set(|settings| settings.pod_rate = 10);
+        let flow = |port: u16| Inner { ports: (1_000 + port, 53), ..net.sent(UDP) };
+        let ((), flood) = site.counted(|site| {
+            for port in 0..50 {
+                let wire = flow(port).reversed();
+                site.prove_ingress(&wire, &delivered(&wire), &net.inward());
+            }
+        });
+        assert!(flood[&Counter::LearnedIngress] >= 10, "{flood:?}");
+        let (_, own) = site.counted(|site| site.prove_egress(&flow(99), &flow(99), &net.outward()));
+        assert!(own.contains_key(&Counter::LearnedEgress), "{own:?}");
+    }
+}
+
 /// Without checksum offload the VXLAN device cuts what it gets: the first packet is known again by the others' size.
 #[test]
 fn the_first_that_is_cut_off_teaches_the_flow() {

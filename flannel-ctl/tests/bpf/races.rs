@@ -31,7 +31,7 @@ fn crowded() -> Trial {
     for net in [net(true), net(false)] {
         trial.put_peer(net.far_subnet.into(), Peer { outer: net.remote.into(), flags: 1 }).unwrap();
     }
-    trial.put_pod(LOOPBACK, PodInterface { since: 0, learned: 0, mtu: 1450 }).unwrap();
+    trial.put_pod(LOOPBACK, PodInterface::new(1450)).unwrap();
     trial
 }
 

@@ -111,7 +111,7 @@ impl Site {
             let peer = Peer { outer: net.remote.into(), flags: Peer::ZERO_CHECKSUM };
             self.trial.put_peer(net.far_subnet.into(), peer).unwrap();
         }
-        self.trial.put_pod(self.pod, PodInterface { since: 0, learned: 0, mtu: 1450 }).unwrap();
+        self.trial.put_pod(self.pod, PodInterface::new(1450)).unwrap();
         self.trial.forget().unwrap();
         // Whatever entered the stack has left it.
         let nothing = [0; 60];

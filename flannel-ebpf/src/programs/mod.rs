@@ -25,7 +25,7 @@ use flannel_common::{Counter, PodInterface, Settings, Tuple};
 
 use self::trace::{At, Trace};
 use crate::{
-    maps::{count, settings},
+    maps::{Way, count, settings},
     packet::{Packet, Refused},
 };
 
@@ -159,22 +159,27 @@ fn are_datagrams_in_one_piece(tuple: &Tuple, segment: u32) -> bool {
     segment != 0 && tuple.protocol == UDP
 }
 
-/// One more new flow of a pod, if it has not had too many this second: so that one pod that opens flows without end does
-/// not push out everybody else's.
+/// One more new flow of a pod, if it has not had too many of this direction this second: so that one pod that opens flows, or is
+/// sent flows, without end does not push out everybody else's.
 #[inline(always)]
-fn within_rate(pod: *mut PodInterface, settings: &Settings, now: u64) -> Result<(), Counter> {
+fn within_rate(pod: *mut PodInterface, way: Way, settings: &Settings, now: u64) -> Result<(), Counter> {
     const SECOND: u64 = 1_000_000_000;
     // SAFETY: an element of a hash, whose memory lives as long as the map. Two CPUs that count at once may
     // lose a count: the limit is approximate.
     unsafe {
         if now.saturating_sub((*pod).since) > SECOND {
             (*pod).since = now;
-            (*pod).learned = 0;
+            (*pod).sent = 0;
+            (*pod).received = 0;
         }
-        if (*pod).learned >= settings.pod_rate {
+        let learned = match way {
+            Way::Egress => &raw mut (*pod).sent,
+            Way::Ingress => &raw mut (*pod).received,
+        };
+        if *learned >= settings.pod_rate {
             return Err(Counter::LearnRate);
         }
-        (*pod).learned += 1;
+        *learned += 1;
     }
     Ok(())
 }

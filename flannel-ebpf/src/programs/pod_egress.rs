@@ -104,7 +104,7 @@ fn prove(
         used.packets = flow.used.packets;
         used.bytes = flow.used.bytes;
     } else {
-        within_rate(pod, settings, now)?;
+        within_rate(pod, Way::Ingress, settings, now)?;
     }
     let flow = IngressFlow {
         arriving: *wire,

@@ -210,7 +210,7 @@ fn prove(packet: Packet, settings: &Settings, pending: &Pending, inner: &Inner, 
         used.packets = flow.used.packets;
         used.bytes = flow.used.bytes;
     } else {
-        within_rate(pod, settings, now)?;
+        within_rate(pod, Way::Egress, settings, now)?;
     }
     draft.sent = *sent;
     draft.filled = now;

@@ -238,7 +238,7 @@ impl FastPath {
             (Key::FastPeer(net), None) => self.maps.remove_peer(Address::from(net.network())),
             (Key::Attachment(place), Some(Object::Attachment { mtu })) => {
                 if let Place::Pod(index) = place {
-                    self.maps.put_pod(*index, PodInterface { since: 0, learned: 0, mtu: *mtu })?;
+                    self.maps.put_pod(*index, PodInterface::new(*mtu))?;
                 }
                 self.hooks.attach(&self.directory, &mut self.programs, *place, indexes.of(*place))
             }

@@ -96,7 +96,7 @@ fn a_map_that_all_cpus_fill_at_once_is_full_and_nothing_worse() {
     trial.set(settings()).unwrap();
     let net = net(true);
     trial.put_peer(net.far_subnet.into(), flannel_common::Peer { outer: net.remote.into(), flags: 1 }).unwrap();
-    trial.put_pod(LOOPBACK, PodInterface { since: 0, learned: 0, mtu: 1450 }).unwrap();
+    trial.put_pod(LOOPBACK, PodInterface::new(1450)).unwrap();
     let trial = &trial;
     let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
     let cpus: Vec<_> = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap()).collect();
