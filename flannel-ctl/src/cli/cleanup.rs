@@ -12,7 +12,7 @@ use super::{
 use crate::{
     alloc,
     config::settings::Paths,
-    daemon::cleanup::{Outcome, Wish, cleanup},
+    daemon::cleanup::{Outcome, Wish, cleanup, remove_fast_path},
     output,
     source::etcd::{Session, Write},
     state::{Lock, LockError, NodeId},
@@ -20,7 +20,7 @@ use crate::{
 
 /// What the verb has to say beyond its options.
 pub const AFTER_HELP: &str = "\
-Stop the daemon first. Pods lose the overlay. Flannel's daemon uses the same device and chain names: what it may have \
+Stop the daemon first. Pods lose the overlay, unless it is --fast-path-only. Flannel's daemon uses the same device and chain names: what it may have \
 made stays, unless it is asked for with --device or --all.
 
 Exit codes: 0 all of ours is gone, 1 something could not be removed, 2 wrong usage.";
@@ -40,6 +40,9 @@ pub struct Args {
     /// Give the node's subnet back to etcd
     #[arg(long)]
     pub release: bool,
+    /// Remove the BPF programs and their maps, and nothing else: packets take the kernel's VXLAN device from then on
+    #[arg(long, conflicts_with_all = ["device", "all", "forget_node", "release"])]
+    pub fast_path_only: bool,
     #[command(flatten)]
     pub paths: PathArgs,
     #[command(flatten)]
@@ -50,7 +53,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let paths = args.paths.paths()?;
     logging::only_warnings()?;
     if let Some(pid) = Lock::holder(&paths.run_dir) {
+        if args.fast_path_only {
+            let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+            anyhow::bail!(
+                "nothing was removed: a daemon{pid} runs with run directory {} and would put the fast path back within a \
+                 second; stop it first, or start it with --datapath vxlan, which removes the fast path by itself",
+                paths.run_dir.display()
+            );
+        }
         return Err(LockError::Held { run_dir: paths.run_dir, pid }).context("nothing was removed");
+    }
+    if args.fast_path_only {
+        return tell(&remove_fast_path(&paths)?);
     }
     let mut released = Outcome::default();
     if args.release {
@@ -65,7 +79,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut outcome = cleanup(&paths, &wish)?;
     outcome.removed.splice(0..0, released.removed);
     outcome.errors.extend(released.errors);
+    tell(&outcome)
+}
 
+fn tell(outcome: &Outcome) -> anyhow::Result<ExitCode> {
     let mut text = outcome.lines().join("\n");
     if outcome.removed.is_empty() {
         text = format!("nothing of ours was found\n{text}");

@@ -64,6 +64,27 @@ pub fn cleanup(paths: &Paths, wish: &Wish) -> Result<Outcome, StartError> {
     Ok(outcome)
 }
 
+/// Detaches the fast path and removes its pins, and nothing else: the kernel path carries what it carried, by the rules, routes
+/// and lease that are there. An error means that nothing was touched.
+pub fn remove_fast_path(paths: &Paths) -> Result<Outcome, StartError> {
+    let locked_once = paths.run_dir.join(Lock::NAME).exists();
+    let lock = if locked_once { Some(Lock::acquire(&paths.run_dir)?) } else { None };
+    let mut outcome = Outcome::default();
+    match FastPath::remove_alone(&paths.bpf_dir) {
+        Ok((removed, liberal)) => {
+            outcome.removed.extend(removed);
+            outcome.left.extend(liberal.then(|| {
+                "nf_conntrack_tcp_be_liberal=1: connection tracking has not seen all packets of the connections that go on; once \
+                 they have ended, `sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=0`, as `flannel-ctl cleanup` does"
+                    .to_owned()
+            }));
+        }
+        Err(error) => outcome.errors.push(error.to_string()),
+    }
+    drop(lock);
+    Ok(outcome)
+}
+
 /// The kernel's share. Whether what flannel shares with us, chains and subnet file, is ours.
 fn host(paths: &Paths, wish: &Wish, locked_once: bool, outcome: &mut Outcome) -> Result<bool, KernelError> {
     let mut links = Links::open()?;

@@ -6,6 +6,7 @@
 mod deserted;
 mod pins;
 mod pods;
+mod removed;
 mod strangers;
 #[path = "../life/stream.rs"]
 mod stream;
@@ -184,6 +185,14 @@ fn without_a_daemon_for_long_the_kernel_path_takes_over_and_nothing_is_lost() {
         return;
     }
     deserted::over_and_back("pxlone");
+}
+
+#[test]
+fn the_fast_path_alone_can_be_removed_and_nothing_is_lost() {
+    if skip_unless(&TOOLS) {
+        return;
+    }
+    removed::alone("pxalone");
 }
 
 #[test]

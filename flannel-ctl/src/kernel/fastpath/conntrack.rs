@@ -26,6 +26,11 @@ pub(super) fn set_liberal(on: bool, directory: &Directory) -> Result<(), FastPat
     write(on)
 }
 
+/// It was us who turned it on.
+pub(super) fn is_ours(directory: &Directory) -> bool {
+    directory.is_marked(MARK)
+}
+
 /// Turns it off if it was us who turned it on. Whether it was.
 pub(super) fn restore(directory: &Directory) -> Result<bool, FastPathError> {
     let ours = directory.unmark(MARK)?;

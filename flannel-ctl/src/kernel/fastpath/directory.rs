@@ -110,6 +110,10 @@ impl Directory {
         }
     }
 
+    pub(super) fn is_marked(&self, name: &str) -> bool {
+        self.0.join(name).is_dir()
+    }
+
     /// Removes a mark. Whether there was one.
     pub(super) fn unmark(&self, name: &str) -> Result<bool, FastPathError> {
         let path = self.0.join(name);

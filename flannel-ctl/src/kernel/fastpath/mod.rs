@@ -108,7 +108,19 @@ impl FastPath {
         Ok(removed)
     }
 
-    /// The same, and the host as it was before there was a fast path.
+    /// The same, and the directory, unless something has to be remembered there: that it was us who made connection tracking
+    /// liberal, which is told beside.
+    pub fn remove_alone(directory: &Path) -> Result<(Vec<String>, bool), FastPathError> {
+        let mut removed = Self::retire(directory)?;
+        let directory = Directory::at(directory);
+        let liberal = conntrack::is_ours(&directory);
+        if !liberal && directory.remove_itself()? {
+            removed.push(directory.to_string());
+        }
+        Ok((removed, liberal))
+    }
+
+    /// The same as [`Self::retire`], and the host as it was before there was a fast path.
     pub fn remove(directory: &Path) -> Result<Vec<String>, FastPathError> {
         let mut removed = Self::retire(directory)?;
         let directory = Directory::at(directory);
