@@ -3,6 +3,8 @@
 //! What the fast path needs of rights and of the kernel, and what a node does that has less.
 #![expect(clippy::unwrap_used, reason = "a test's helper functions are tests too")]
 
+mod seccomp;
+
 #[path = "../fast_life/pins.rs"]
 #[expect(dead_code, reason = "what else is seen of pins is for others")]
 mod pins;
@@ -125,6 +127,15 @@ fn two_capabilities_are_enough_and_without_one_of_them_it_is_the_kernel_path() {
 mod datagrams;
 #[path = "../life/stream.rs"]
 mod stream;
+
+#[test]
+fn behind_a_seccomp_filter_a_node_is_on_the_kernel_path_and_says_why() {
+    if skip_unless(&TOOLS) {
+        return;
+    }
+    let cluster = cluster("pxfence");
+    seccomp::refused(&cluster);
+}
 
 /// The kernel's refusal, and words of the line that tells of it.
 #[test]
