@@ -15,7 +15,7 @@ use nix::net::if_::if_indextoname;
 
 use super::{
     FastPathError, Hook, Indexes,
-    directory::Directory,
+    directory::{Directory, forget},
     link_info::{self, LinkInfo},
     object::Programs,
 };
@@ -121,15 +121,6 @@ fn program_of(hook: Hook, path: &Path) -> Option<u32> {
     link_info::of(path).filter(works).map(|info| info.program)
 }
 
-fn forget(path: &Path) -> Result<(), FastPathError> {
-    match fs::remove_file(path) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-            Err(FastPathError::Directory { what: "remove", path: path.to_owned(), cause })
-        }
-        _ => Ok(()),
-    }
-}
-
 fn pin(directory: &Directory, hook: Hook, index: u32) -> PathBuf {
     directory.links().join(format!("{}-{index}", hook.program()))
 }
@@ -146,8 +137,7 @@ pub(super) fn pins(directory: &Directory) -> Result<Vec<(PathBuf, Hook, u32)>, F
         let path = entry.map_err(failed)?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let Some((program, index)) = name.rsplit_once('-') else { continue };
-        let hook = Hook::ALL.into_iter().find(|hook| hook.program() == program);
-        if let (Some(hook), Ok(index)) = (hook, index.parse()) {
+        if let (Some(hook), Ok(index)) = (Hook::named(program), index.parse()) {
             found.push((path, hook, index));
         }
     }

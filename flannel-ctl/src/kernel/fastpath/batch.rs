@@ -1,12 +1,10 @@
 //! Many entries of a map with one system call, which the library does not offer.
 
-use std::{
-    io,
-    os::fd::{AsRawFd, BorrowedFd},
-    ptr,
-};
+use std::{io, os::fd::BorrowedFd, ptr};
 
-use nix::{errno::Errno, libc};
+use nix::libc;
+
+use super::bpf::{self, number};
 
 /// Of `enum bpf_cmd` (`linux/bpf.h`, 5.6).
 const MAP_LOOKUP_BATCH: libc::c_long = 24;
@@ -32,32 +30,29 @@ struct Batch {
 /// kernel that cannot do this at all has done none.
 pub(super) fn put<K: bytemuck::Pod, V: bytemuck::Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> usize {
     let wanted = keys.len().min(values.len());
-    let (Ok(count), Ok(map)) = (u32::try_from(wanted), u32::try_from(map.as_raw_fd())) else { return 0 };
+    let Ok(count) = u32::try_from(wanted) else { return 0 };
     let mut update = Batch {
         from: 0,
         to: 0,
         keys: keys.as_ptr().expose_provenance() as u64,
         values: values.as_ptr().expose_provenance() as u64,
         count,
-        map,
+        map: number(map),
         element_flags: 0,
         flags: 0,
     };
     // SAFETY: the kernel reads `count` keys and values of the map's own sizes, which are those of K and V (checked when
-    // the map was opened), and writes to the attribute; all of them outlive the call.
-    let outcome =
-        unsafe { libc::syscall(libc::SYS_bpf, MAP_UPDATE_BATCH, ptr::from_mut(&mut update), size_of::<Batch>()) };
-    match outcome {
-        0 => wanted,
+    // the map was opened), which outlive the call.
+    match unsafe { bpf::call(MAP_UPDATE_BATCH, &mut update) } {
+        Ok(_) => wanted,
         // A call that is refused at the door leaves the count as it was.
-        _ if update.count == count => 0,
-        _ => update.count as usize,
+        Err(_) if update.count == count => 0,
+        Err(_) => update.count as usize,
     }
 }
 
 /// Every entry of the hash behind `map`, as far as others leave it alone meanwhile.
 pub(super) fn all<K: bytemuck::Pod, V: bytemuck::Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V)>> {
-    let map = u32::try_from(map.as_raw_fd()).map_err(io::Error::other)?;
     let mut keys = vec![K::zeroed(); AT_ONCE as usize];
     let mut values = vec![V::zeroed(); AT_ONCE as usize];
     let mut found = Vec::new();
@@ -70,21 +65,17 @@ pub(super) fn all<K: bytemuck::Pod, V: bytemuck::Pod>(map: BorrowedFd<'_>) -> io
             keys: keys.as_mut_ptr().expose_provenance() as u64,
             values: values.as_mut_ptr().expose_provenance() as u64,
             count: AT_ONCE,
-            map,
+            map: number(map),
             element_flags: 0,
             flags: 0,
         };
         // SAFETY: the kernel writes at most `count` keys and values of the map's own sizes, which are those of K and V
-        // (checked when the map was opened), a position of 32 bits, and to the attribute; all of them outlive the call.
-        let outcome =
-            unsafe { libc::syscall(libc::SYS_bpf, MAP_LOOKUP_BATCH, ptr::from_mut(&mut lookup), size_of::<Batch>()) };
-        let ended = match outcome {
-            0 => false,
-            _ => match Errno::last() {
-                // What was left is there all the same.
-                Errno::ENOENT => true,
-                errno => return Err(errno.into()),
-            },
+        // (checked when the map was opened), and a position of 32 bits; all of them outlive the call.
+        let ended = match unsafe { bpf::call(MAP_LOOKUP_BATCH, &mut lookup) } {
+            Ok(_) => false,
+            // What was left is there all the same.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => return Err(error),
         };
         found.extend(keys.iter().copied().zip(values.iter().copied()).take(lookup.count as usize));
         if ended {

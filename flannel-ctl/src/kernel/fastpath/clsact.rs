@@ -88,8 +88,7 @@ const fn direction(hook: Hook) -> Direction {
 
 fn ours(socket: &mut Socket, interface: u32, direction: Direction) -> Result<Vec<(Hook, Option<u32>)>, FastPathError> {
     let filters = list(socket, interface, direction)?;
-    let hook = |name: &str| Hook::ALL.into_iter().find(|hook| hook.program() == name);
-    Ok(filters.iter().filter_map(|filter| Some((hook(filter.ours()?)?, filter.program))).collect())
+    Ok(filters.iter().filter_map(|filter| Some((Hook::named(filter.ours()?)?, filter.program))).collect())
 }
 
 fn list(socket: &mut Socket, interface: u32, direction: Direction) -> Result<Vec<Filter>, FastPathError> {

@@ -183,6 +183,16 @@ fn ours(path: &Path) -> Result<Vec<PathBuf>, FastPathError> {
     Ok(found)
 }
 
+/// Removes a pin that may be there.
+pub(super) fn forget(pin: &Path) -> Result<(), FastPathError> {
+    match fs::remove_file(pin) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            Err(FastPathError::Directory { what: "remove", path: pin.to_owned(), cause })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// How many there were.
 fn remove_pins(directory: &Path) -> Result<usize, FastPathError> {
     let error = |path: &Path| {

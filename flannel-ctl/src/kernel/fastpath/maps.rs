@@ -1,6 +1,6 @@
 //! The maps, by what is in them.
 
-use std::{fs, io, net::IpAddr, path::Path};
+use std::{net::IpAddr, path::Path};
 
 use aya::maps::MapData;
 use flannel_common::{
@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::{
     FastPathError, clock,
-    directory::Directory,
+    directory::{Directory, forget},
     table::{Hash, Single, pinned_sums},
 };
 use crate::traffic::{Counts, Known};
@@ -63,12 +63,7 @@ pub(super) fn unpin_unlike(wanted: &Pinned, path: &Path) -> Result<(), FastPathE
     if same {
         return Ok(());
     }
-    match fs::remove_file(path) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-            Err(FastPathError::Directory { what: "remove", path: path.to_owned(), cause })
-        }
-        _ => Ok(()),
-    }
+    forget(path)
 }
 
 /// The maps that the daemon writes.

@@ -12,6 +12,7 @@
 
 mod attach;
 mod batch;
+mod bpf;
 mod clock;
 mod clsact;
 mod conntrack;

@@ -68,6 +68,16 @@ impl Hook {
         matches!(self, Self::PodIngress | Self::PodEgress | Self::UplinkIngress)
     }
 
+    /// The one whose program has that name.
+    pub(super) fn named(program: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|hook| hook.program() == program)
+    }
+
+    /// What went wrong with its program.
+    pub(super) fn failed(self, cause: ProgramError) -> FastPathError {
+        FastPathError::Program { program: self.program(), cause: Box::new(cause) }
+    }
+
     pub const fn direction(self) -> TcAttachType {
         match self {
             Self::PodIngress | Self::UplinkIngress | Self::VtepIngress => TcAttachType::Ingress,
@@ -98,7 +108,7 @@ impl Programs {
 
     pub(super) fn fd(&self, hook: Hook) -> Result<BorrowedFd<'_>, FastPathError> {
         let fd = self.look(hook)?.fd();
-        Ok(fd.map_err(|cause| FastPathError::Program { program: hook.program(), cause: Box::new(cause) })?.as_fd())
+        Ok(fd.map_err(|cause| hook.failed(cause))?.as_fd())
     }
 
     /// Pins the maps that somebody has unpinned.
@@ -191,10 +201,9 @@ pub(super) fn load_tracing(directory: &Directory, filter: TraceFilter) -> Result
 fn verified(bpf: aya::Ebpf) -> Result<Programs, FastPathError> {
     let mut programs = Programs { bpf, ids: BTreeMap::new() };
     for hook in Hook::ALL {
-        let failed = |cause| FastPathError::Program { program: hook.program(), cause: Box::new(cause) };
         let program = programs.get(hook)?;
-        hand_over(program).map_err(failed)?;
-        let id = program.info().map_err(failed)?.id();
+        hand_over(program).map_err(|cause| hook.failed(cause))?;
+        let id = program.info().map_err(|cause| hook.failed(cause))?.id();
         programs.ids.insert(hook, id);
     }
     Ok(programs)

@@ -11,10 +11,34 @@ use flannel_common::{
 use nix::libc;
 
 use super::{
-    FastPathError, Hook, Sizes, link_info,
+    FastPathError, Hook, Sizes, bpf,
     object::{self, Programs},
     table::{Hash, Single, failed, sums},
 };
+
+/// Of `enum bpf_cmd` (`linux/bpf.h`).
+const TEST_RUN: libc::c_long = 10;
+/// `BPF_F_TEST_SKB_CHECKSUM_COMPLETE` (`linux/bpf.h`, 6.17).
+const TEST_CHECKSUM_COMPLETE: u32 = 1 << 2;
+
+/// The member of `union bpf_attr` for [`TEST_RUN`].
+#[repr(C)]
+#[derive(Default)]
+struct Run {
+    program: u32,
+    outcome: u32,
+    size_in: u32,
+    size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_in: [u32; 2],
+    contexts: [u64; 2],
+    flags: u32,
+    cpu: u32,
+    batch: [u32; 2],
+}
 
 /// Loaded programs, nothing pinned.
 pub struct Trial {
@@ -84,9 +108,7 @@ impl Trial {
             ..TestRunOptions::default()
         };
         let program = self.programs.look(hook)?;
-        let result = program
-            .test_run(options)
-            .map_err(|cause| FastPathError::Program { program: hook.program(), cause: Box::new(cause) })?;
+        let result = program.test_run(options).map_err(|cause| hook.failed(cause))?;
         out.truncate(result.data_size_out as usize);
         Ok(Outcome { verdict: result.return_value.cast_signed(), packet: out })
     }
@@ -94,9 +116,21 @@ impl Trial {
     /// Runs a program on a packet whose interface has summed up all of it (`CHECKSUM_COMPLETE`). Is what comes out as it
     /// is accounted for? `None`: this kernel cannot tell.
     pub fn keeps_sum(&self, hook: Hook, packet: &[u8]) -> Result<Option<bool>, FastPathError> {
-        let failed = |cause| FastPathError::Program { program: hook.program(), cause: Box::new(cause) };
-        match link_info::run_summed(self.programs.fd(hook)?, packet) {
-            Ok(()) => Ok(Some(true)),
+        let failed = |cause| hook.failed(cause);
+        let number =
+            |value: usize| u32::try_from(value).map_err(|error| failed(ProgramError::IOError(io::Error::other(error))));
+        let mut run = Run {
+            program: bpf::number(self.programs.fd(hook)?),
+            size_in: number(packet.len())?,
+            data_in: packet.as_ptr().expose_provenance() as u64,
+            repeat: 1,
+            flags: TEST_CHECKSUM_COMPLETE,
+            ..Run::default()
+        };
+        // SAFETY: the kernel reads the packet, which outlives the call.
+        match unsafe { bpf::call(TEST_RUN, &mut run) } {
+            Ok(_) => Ok(Some(true)),
+            // What is left does not have the sum that it should have by the program's account.
             Err(cause) if cause.raw_os_error() == Some(libc::EBADMSG) => Ok(Some(false)),
             Err(cause) if cause.raw_os_error() == Some(libc::EINVAL) => Ok(None),
             Err(cause) => Err(failed(ProgramError::IOError(cause))),
@@ -109,7 +143,7 @@ impl Trial {
         let options =
             TestRunOptions { data_in: Some(packet), ctx_in: Some(&context), repeat, ..TestRunOptions::default() };
         let result = self.programs.look(hook)?.test_run(options);
-        let failed = |cause| FastPathError::Program { program: hook.program(), cause: Box::new(cause) };
+        let failed = |cause| hook.failed(cause);
         Ok(result.map_err(failed)?.duration)
     }
 
@@ -127,7 +161,7 @@ impl Trial {
 
     /// How many instructions the verifier went through, where the kernel says so (5.16).
     pub fn verified_instructions(&self, hook: Hook) -> Result<u32, FastPathError> {
-        let failed = |cause| FastPathError::Program { program: hook.program(), cause: Box::new(cause) };
+        let failed = |cause| hook.failed(cause);
         let info = self.programs.look(hook)?.info().map_err(failed)?;
         let unknown = || ProgramError::IOError(io::Error::from(io::ErrorKind::Unsupported));
         info.verified_instruction_count().ok_or_else(|| failed(unknown()))
