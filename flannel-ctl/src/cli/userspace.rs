@@ -1,7 +1,7 @@
 //! How the userspace datapath fares, as `status` shows it.
 
 use super::fast_path::short;
-use crate::serve::report::EngineReport;
+use crate::{serve::report::EngineReport, userspace::Counter};
 
 /// The lines of `status`, by name.
 pub(super) fn lines(engines: &[EngineReport]) -> Vec<(String, String)> {
@@ -23,14 +23,13 @@ pub(super) fn lines(engines: &[EngineReport]) -> Vec<(String, String)> {
     lines
 }
 
-/// Whatever is neither moved nor a call.
+/// What is lost, by why.
 fn dropped(engine: &EngineReport, way: &str) -> String {
-    let fine = ["packets", "bytes", "reads", "writes", "calls"];
-    let losses: Vec<_> = engine
-        .counters
-        .iter()
-        .filter_map(|(name, count)| Some((name.strip_prefix(way)?, *count)))
-        .filter(|(what, count)| *count > 0 && !fine.contains(what))
+    let losses: Vec<_> = Counter::ALL
+        .into_iter()
+        .filter(|counter| counter.description().contains(": dropped"))
+        .filter_map(|counter| Some((counter.label().strip_prefix(way)?, *engine.counters.get(counter.label())?)))
+        .filter(|(_, count)| *count > 0)
         .map(|(what, count)| format!("{what} {}", short(count)))
         .collect();
     if losses.is_empty() { String::new() } else { format!("; dropped: {}", losses.join(", ")) }
@@ -47,9 +46,15 @@ mod tests {
             offloads: vec!["tso".into(), "batches".into()],
             missing: vec!["uso".into()],
             queues: 2,
-            counters: [("sent_packets", 4500), ("sent_calls", 100), ("received_forged", 7), ("received_vni", 0)]
-                .map(|(name, count)| (name.to_owned(), count))
-                .into(),
+            counters: [
+                ("sent_packets", 4500),
+                ("sent_calls", 100),
+                ("sent_too_big", 9),
+                ("received_forged", 7),
+                ("received_vni", 0),
+            ]
+            .map(|(name, count)| (name.to_owned(), count))
+            .into(),
         };
         let lines: Vec<_> = lines(&[engine]).into_iter().map(|(name, text)| format!("{name}: {text}")).collect();
         assert_eq!(
