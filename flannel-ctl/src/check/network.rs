@@ -59,7 +59,10 @@ fn fits(network: &Network, uplink: &Uplink) -> Option<Finding> {
 fn mtu(network: &Network, uplink: u32) -> Finding {
     let vxlan = match &network.backend {
         Backend::Vxlan(vxlan) => vxlan,
-        Backend::Udp { .. } => return Finding::ok("MTU", format!("pods may send {} bytes", uplink.saturating_sub(28))),
+        Backend::Udp { .. } => {
+            let mtu = uplink.saturating_sub(Family::V4.udp_overhead());
+            return Finding::ok("MTU", format!("pods may send {mtu} bytes"));
+        }
         Backend::HostGw | Backend::Alloc => return Finding::ok("MTU", format!("pods may send {uplink} bytes")),
     };
     let underlay = vxlan.mtu.map_or(uplink, |mtu| mtu.min(uplink));

@@ -22,13 +22,18 @@ impl Family {
         Self::of(&net.addr())
     }
 
-    /// Bytes that VXLAN adds to an inner IP packet when the *outer* family is this one:
-    /// outer IP 20 or 40, UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348 section 5).
-    pub const fn vxlan_overhead(self) -> u32 {
+    /// Bytes that a datagram has before its payload: IP 20 or 40, UDP 8.
+    pub const fn udp_overhead(self) -> u32 {
         match self {
-            Self::V4 => 50,
-            Self::V6 => 70,
+            Self::V4 => 28,
+            Self::V6 => 48,
         }
+    }
+
+    /// Bytes that VXLAN adds to an inner IP packet when the *outer* family is this one:
+    /// outer IP and UDP, VXLAN 8, inner Ethernet 14 (RFC 7348 section 5).
+    pub const fn vxlan_overhead(self) -> u32 {
+        self.udp_overhead() + 22
     }
 }
 

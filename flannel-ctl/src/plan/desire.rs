@@ -86,13 +86,9 @@ impl Facts {
                 families.min().unwrap_or(self.uplink.mtu)
             }
             Backend::HostGw | Backend::Alloc => self.uplink.mtu,
-            Backend::Udp { .. } => self.udp_mtu(),
+            // Its wire has IPv4 alone.
+            Backend::Udp { .. } => self.uplink.mtu.saturating_sub(Family::V4.udp_overhead()),
         }
-    }
-
-    /// flannel's udp backend adds an IPv4 and a UDP header.
-    fn udp_mtu(&self) -> u32 {
-        self.uplink.mtu.saturating_sub(28)
     }
 
     pub fn mac(&self, family: Family) -> Mac {

@@ -70,7 +70,7 @@ impl Wire {
     pub const fn overhead(&self, outer: Family) -> u32 {
         match self {
             Self::Vxlan { .. } => outer.vxlan_overhead(),
-            Self::Raw { .. } => outer.vxlan_overhead() - 22,
+            Self::Raw { .. } => outer.udp_overhead(),
         }
     }
 
