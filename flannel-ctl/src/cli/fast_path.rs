@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use flannel_common::Counter;
+use nix::net::if_::if_indextoname;
 
 use crate::serve::report::{FastPathReport, HitRate};
 
@@ -17,6 +18,11 @@ pub struct BpfArgs {
 /// Group and meaning of a counter.
 pub(super) fn meaning(counter: Counter) -> (&'static str, &'static str) {
     counter.description().split_once(": ").unwrap_or(("", counter.description()))
+}
+
+/// An interface's name, if it is there.
+pub(super) fn interface(index: u32) -> Option<String> {
+    if_indextoname(index).ok().map(|name| name.to_string_lossy().into_owned())
 }
 
 /// `1.2G`, `640k`, `17`.

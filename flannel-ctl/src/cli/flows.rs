@@ -2,9 +2,7 @@
 
 use std::{cmp::Reverse, net::IpAddr, process::ExitCode};
 
-use nix::net::if_::if_indextoname;
-
-use super::fast_path::{BpfArgs, short};
+use super::fast_path::{BpfArgs, interface, short};
 use crate::{
     kernel::fastpath::known_flows,
     output::{self, OutputArgs, Table},
@@ -53,8 +51,7 @@ pub enum Sort {
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let known = known_flows(&args.bpf.bpf_dir)?;
-    let name = |index| if_indextoname(index).ok().map(|name| name.to_string_lossy().into_owned());
-    let (flows, all) = select(known.flows(name), args);
+    let (flows, all) = select(known.flows(interface), args);
     output::print(args.output.output, &flows, |flows| render(flows, all))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -11,7 +11,6 @@ use std::{
 use anyhow::Context as _;
 use flannel_common::{Address, TraceFilter};
 use nix::{
-    net::if_::if_indextoname,
     poll::{PollFd, PollFlags, poll},
     sys::{
         signal::{SigSet, Signal},
@@ -19,11 +18,14 @@ use nix::{
     },
 };
 
-use super::{fast_path::BpfArgs, logging};
+use super::{
+    fast_path::{BpfArgs, interface},
+    logging,
+};
 use crate::{
     kernel::fastpath::Tracing,
     output::{OutputArgs, OutputFormat},
-    traffic::Told,
+    traffic::{Told, protocol},
 };
 
 /// What the verb has to say beyond its options.
@@ -51,7 +53,7 @@ pub struct Args {
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
     /// Only packets of this protocol: tcp, udp, icmp, icmpv6 or a number
-    #[arg(long, value_name = "PROTOCOL", value_parser = protocol)]
+    #[arg(long, value_name = "PROTOCOL", value_parser = protocol_number)]
     pub proto: Option<u8>,
     /// End after so many lines
     #[arg(long, value_name = "COUNT")]
@@ -90,8 +92,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         if ready[1].any() == Some(true) {
             break;
         }
-        let name = |index| if_indextoname(index).ok().map(|name| name.to_string_lossy().into_owned());
-        let told = tracing.records().into_iter().filter_map(|record| Told::of(&record, name));
+        let told = tracing.records().into_iter().filter_map(|record| Told::of(&record, interface));
         for told in told.take(left).collect::<Vec<_>>() {
             left -= 1;
             let line = match args.output.output {
@@ -123,12 +124,7 @@ fn filter(args: &Args) -> TraceFilter {
     }
 }
 
-fn protocol(text: &str) -> Result<u8, String> {
-    match text {
-        "icmp" => Ok(1),
-        "tcp" => Ok(6),
-        "udp" => Ok(17),
-        "icmpv6" => Ok(58),
-        number => number.parse().ok().filter(|number| *number != 0).ok_or_else(|| "no such protocol".to_owned()),
-    }
+fn protocol_number(text: &str) -> Result<u8, String> {
+    let number = protocol::number(text).or_else(|| text.parse().ok().filter(|number| *number != 0));
+    number.ok_or_else(|| "no such protocol".to_owned())
 }

@@ -2,6 +2,7 @@
 
 pub mod counts;
 pub mod flows;
+pub mod protocol;
 pub mod trace;
 
 pub use counts::{Counts, Share, Way};

@@ -1,9 +1,12 @@
 //! A traced packet in words.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use flannel_common::{Counter, TraceRecord};
 use serde::Serialize;
+
+use super::protocol;
+use crate::model::Family;
 
 /// The programs by [`TraceRecord::program`], and whether they meet tunnel packets.
 const PROGRAMS: [(&str, bool); 5] = [
@@ -42,7 +45,9 @@ impl Told {
         let (program, tunnel) = *PROGRAMS.get(record.program as usize)?;
         let octets = record.octets.get(..record.captured as usize)?;
         let v4 = octets.get(12..14)? == [8, 0];
-        let ip = octets.get(14 + if tunnel { if v4 { 50 } else { 70 } } else { 0 }..)?;
+        // A family's tunnel carries that family.
+        let family = if v4 { Family::V4 } else { Family::V6 };
+        let ip = octets.get(14 + if tunnel { family.vxlan_overhead() as usize } else { 0 }..)?;
         let (protocol, source, destination, ports): (u8, IpAddr, IpAddr, _) = if v4 {
             let address = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(ip.get(at..at + 4)?).ok()?));
             (*ip.get(9)?, address(12)?.into(), address(16)?.into(), ip.get(20..24)?)
@@ -72,18 +77,11 @@ impl Told {
 
     /// One line.
     pub fn line(&self) -> String {
-        let end = |ip: IpAddr, port: Option<u16>| match (ip, port) {
-            (ip, None) => ip.to_string(),
-            (IpAddr::V4(ip), Some(port)) => format!("{ip}:{port}"),
-            (IpAddr::V6(ip), Some(port)) => format!("[{ip}]:{port}"),
+        let end = |ip: IpAddr, port: Option<u16>| {
+            port.map_or_else(|| ip.to_string(), |port| SocketAddr::new(ip, port).to_string())
         };
-        let protocol = match self.protocol {
-            1 => "icmp".to_owned(),
-            6 => "tcp".to_owned(),
-            17 => "udp".to_owned(),
-            58 => "icmpv6".to_owned(),
-            other => format!("protocol {other}"),
-        };
+        let number = self.protocol;
+        let protocol = protocol::name(number).map_or_else(|| format!("protocol {number}"), str::to_owned);
         let (seconds, rest) = (self.time / 1_000_000_000, self.time / 1000 % 1_000_000);
         format!(
             "{seconds}.{rest:06} {} {}: {protocol} {} > {}, {} bytes: {}, {}",
