@@ -44,6 +44,12 @@ fn heard_of_ours(lab: &mut Lab, notices: &Receiver<Notice>) -> Vec<Interpretatio
     meanings
 }
 
+/// The kernel collects carrier changes for up to a second (`net/core/link_watch.c`), and then says of the uplink what it has to say.
+fn uplink_settles() {
+    let settled = || ip("link show dev up0").contains(" state UP ").then_some(());
+    xtask::lab::wait::until("the uplink to settle", xtask::lab::wait::LONG, settled).unwrap();
+}
+
 #[test]
 fn what_others_do_to_our_objects_is_told_exactly_and_our_own_doings_are_not() {
     isolated(|| {
@@ -149,6 +155,7 @@ fn what_concerns_neither_us_nor_the_way_to_peers_is_irrelevant() {
         lab.converge(&mesh(&lab, &[Family::V4], 1..=3));
         ip("link add cni0 type bridge");
         ip("link set cni0 up");
+        uplink_settles();
         let notices = listen(&lab);
         ip("link add pod type veth peer name podfar");
         ip("link set pod master cni0");
