@@ -13,7 +13,7 @@ use crate::{
         linux::{LinuxKernel, Scope},
         netlink::link::Link,
     },
-    model::{Backend, Network, Route},
+    model::{Network, Route},
     plan::Facts,
     serve::Readiness,
 };
@@ -21,10 +21,7 @@ use crate::{
 /// Waits until all of the new is in place.
 pub(super) async fn remove_once_ready(readiness: Readiness, state_dir: PathBuf, network: Network) {
     readiness.ready().await;
-    let vni = match &network.backend {
-        Backend::Vxlan(vxlan) => Some(vxlan.vni),
-        Backend::HostGw | Backend::Udp { .. } | Backend::Alloc => None,
-    };
+    let vni = network.backend.vni();
     let names = Facts::devices_of(&network);
     match tokio::task::spawn_blocking(move || remove(&state_dir, vni, &names)).await {
         Ok(errors) => {

@@ -13,6 +13,16 @@ pub enum Backend {
     Alloc,
 }
 
+impl Backend {
+    /// VXLAN's network identifier, where there is one.
+    pub fn vni(&self) -> Option<u32> {
+        match self {
+            Self::Vxlan(vxlan) => Some(vxlan.vni),
+            Self::HostGw | Self::Udp { .. } | Self::Alloc => None,
+        }
+    }
+}
+
 /// flannel's `pkg/backend/vxlan/vxlan.go` keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VxlanConfig {

@@ -53,13 +53,9 @@ impl Scope {
 
 impl From<&Facts> for Scope {
     fn from(facts: &Facts) -> Self {
-        let vni = match &facts.network.backend {
-            Backend::Vxlan(vxlan) => Some(vxlan.vni),
-            Backend::HostGw | Backend::Udp { .. } | Backend::Alloc => None,
-        };
         let udp = matches!(facts.network.backend, Backend::Udp { .. });
         Self {
-            vni,
+            vni: facts.network.backend.vni(),
             udp,
             uplink: facts.uplink.index,
             v4: facts.network.v4,
