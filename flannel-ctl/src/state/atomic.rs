@@ -45,6 +45,14 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<bool, FileError
     Ok(true)
 }
 
+/// Removes a file that may be there.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::of("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
 /// Makes the directory and its missing parents, each 0755 whatever the umask. Existing ones are
 /// left as they are.
 pub fn make_directory(directory: &Path) -> Result<(), FileError> {

@@ -69,11 +69,7 @@ pub fn store(run_dir: &Path, kept: &Kept) -> Result<(), FileError> {
 
 /// Another datapath carries the packets now.
 pub fn forget(run_dir: &Path) -> Result<(), FileError> {
-    let path = path_in(run_dir);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::of("remove", &path)(error)),
-        _ => Ok(()),
-    }
+    atomic::remove(&path_in(run_dir))
 }
 
 fn engine(policy: &EnginePolicy) -> Engine {

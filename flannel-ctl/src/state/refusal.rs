@@ -34,11 +34,7 @@ pub fn store(state_dir: &Path, Holding { key, created }: &Holding) -> Result<(),
 
 /// Forgets it.
 pub fn forget(state_dir: &Path) -> Result<(), FileError> {
-    let path = path_in(state_dir);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::of("remove", &path)(error)),
-        _ => Ok(()),
-    }
+    atomic::remove(&path_in(state_dir))
 }
 
 #[cfg(test)]
