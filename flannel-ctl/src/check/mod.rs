@@ -43,16 +43,27 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
 /// Which datapath `run` would use, and why not another.
 fn datapath(settings: &Settings, network: &Network) -> Finding {
     let detail = match &network.backend {
-        Backend::Vxlan(_) => match (settings.datapath, preview::has_vxlan(), fastpath::probe()) {
-            (DatapathChoice::Vxlan, ..) => "vxlan, asked for by --datapath vxlan".into(),
-            (DatapathChoice::Userspace, ..) => "userspace, asked for by --datapath userspace".into(),
-            (DatapathChoice::Auto, Err(error), _) => format!("userspace; the kernel has no VXLAN device: {error}"),
-            (_, _, Ok(())) => "ebpf, beside the kernel's VXLAN device: the kernel takes the BPF programs".into(),
-            (_, _, Err(error)) => format!("vxlan; not ebpf: {error}"),
-        },
+        Backend::Vxlan(_) => vxlan_datapath(settings.datapath),
         Backend::HostGw => "host-gw, plain routes: the network config's backend".into(),
         Backend::Alloc => "none, leases only: the network config's backend".into(),
         Backend::Udp { .. } => "userspace, on the wire of flannel's udp backend: the network config's backend".into(),
     };
     Finding::ok("datapath", detail)
+}
+
+fn vxlan_datapath(choice: DatapathChoice) -> String {
+    match choice {
+        DatapathChoice::Vxlan => return "vxlan, asked for by --datapath vxlan".into(),
+        DatapathChoice::Userspace => return "userspace, asked for by --datapath userspace".into(),
+        DatapathChoice::Ebpf => {}
+        DatapathChoice::Auto => {
+            if let Err(error) = preview::has_vxlan() {
+                return format!("userspace; the kernel has no VXLAN device: {error}");
+            }
+        }
+    }
+    match fastpath::probe() {
+        Ok(()) => "ebpf, beside the kernel's VXLAN device: the kernel takes the BPF programs".into(),
+        Err(error) => format!("vxlan; not ebpf: {error}"),
+    }
 }

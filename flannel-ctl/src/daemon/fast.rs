@@ -32,10 +32,13 @@ pub(super) fn choose(settings: &Settings, network: &Network) -> Datapath {
             }
             Err(error) => {
                 tracing::warn!(%error, "no fast path; the kernel's VXLAN device carries everything");
-                Err(Unwanted { kind: "vxlan", why: format!("no BPF fast path: {error}") })
+                Err(Unwanted { kind: "vxlan", why: format!("no BPF fast path: {error}"), lack: None })
             }
         });
-    opened.unwrap_or_else(|Unwanted { kind, why }| {
+    opened.unwrap_or_else(|Unwanted { kind, why, lack }| {
+        if let Some(error) = lack {
+            tracing::warn!(%error, "no VXLAN device; packets are carried in user space");
+        }
         match FastPath::retire(&settings.paths.bpf_dir) {
             Ok(removed) if removed.is_empty() => {}
             Ok(removed) => tracing::info!(?removed, "the fast path of an earlier run is gone"),
@@ -73,17 +76,19 @@ const USERSPACE: &str = "userspace";
 struct Unwanted {
     kind: &'static str,
     why: String,
+    /// What the kernel said when it was to make a VXLAN device.
+    lack: Option<KernelError>,
 }
 
 /// Whether BPF is to be tried, and why.
 fn wanted(settings: &Settings, network: &Network) -> Result<&'static str, Unwanted> {
-    let unwanted = |kind, why: &str| Err(Unwanted { kind, why: why.into() });
+    let unwanted = |kind, why: &str| Err(Unwanted { kind, why: why.into(), lack: None });
     if settings.datapath == DatapathChoice::Auto
         && matches!(network.backend, Backend::Vxlan(_))
         && let Err(error) = has_vxlan()
     {
-        tracing::warn!(%error, "no VXLAN device; packets are carried in user space");
-        return unwanted(USERSPACE, &format!("auto: the kernel has no VXLAN device: {error}"));
+        let why = format!("auto: the kernel has no VXLAN device: {error}");
+        return Err(Unwanted { kind: USERSPACE, why, lack: Some(error) });
     }
     match (&network.backend, settings.datapath) {
         (Backend::Vxlan(_), DatapathChoice::Ebpf) => Ok("asked for by --datapath ebpf"),
