@@ -13,6 +13,26 @@ use crate::{
     tools::{self, Tool},
 };
 
+const IP: Tool = Tool::Program("ip", "iproute2");
+const NFT: Tool = Tool::Program("nft", "nftables");
+const PING: Tool = Tool::Program("ping", "iputils-ping");
+const BPFTOOL: Tool = Tool::Program("bpftool", "bpftool");
+const STRACE: Tool = Tool::Program("strace", "strace");
+const IPERF3: Tool = Tool::Program("iperf3", "iperf3");
+
+/// What clusters and their store take.
+const BASICS: [Tool; 9] = [
+    IP,
+    NFT,
+    Tool::Program("iptables", "iptables"),
+    PING,
+    Tool::Program("etcd", "etcd-server"),
+    Tool::Program("etcdctl", "etcd-client"),
+    Tool::Program("openssl", "openssl"),
+    Tool::Program("tcpdump", "tcpdump"),
+    Tool::Program("tshark", "tshark"),
+];
+
 /// What a test needs from the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Lane {
@@ -47,46 +67,25 @@ impl Lane {
     }
 
     pub(crate) fn tools(self) -> Vec<Tool> {
-        let basics = [
-            Tool::Program("ip", "iproute2"),
-            Tool::Program("nft", "nftables"),
-            Tool::Program("iptables", "iptables"),
-            Tool::Program("ping", "iputils-ping"),
-            Tool::Program("etcd", "etcd-server"),
-            Tool::Program("etcdctl", "etcd-client"),
-            Tool::Program("openssl", "openssl"),
-            Tool::Program("tcpdump", "tcpdump"),
-            Tool::Program("tshark", "tshark"),
-        ];
         match self {
             Self::Fast => vec![Tool::Component("cargo-fmt", "rustfmt")],
-            Self::Netns => basics.to_vec(),
-            Self::Bpf => {
-                let more = [
-                    basics[0],
-                    basics[1],
-                    basics[3],
-                    Tool::Program("bpftool", "bpftool"),
-                    Tool::Program("strace", "strace"),
-                    Tool::Program("iperf3", "iperf3"),
-                ];
-                [&more[..], &tools::BPF].concat()
-            }
+            Self::Netns => BASICS.to_vec(),
+            Self::Bpf => [&[IP, NFT, PING, BPFTOOL, STRACE, IPERF3][..], &tools::BPF].concat(),
             Self::E2e => {
                 let more = [
                     Tool::Program("ethtool", "ethtool"),
-                    Tool::Program("strace", "strace"),
+                    STRACE,
                     Tool::Program("scapy", "python3-scapy"),
                     Tool::Program("conntrack", "conntrack"),
-                    Tool::Program("iperf3", "iperf3"),
-                    Tool::Program("bpftool", "bpftool"),
+                    IPERF3,
+                    BPFTOOL,
                 ];
-                [&basics[..], &more].concat()
+                [&BASICS[..], &more].concat()
             }
             Self::Kernels => vec![
-                basics[0],
-                basics[1],
-                Tool::Program("bpftool", "bpftool"),
+                IP,
+                NFT,
+                BPFTOOL,
                 Tool::Program("busybox", "busybox-static"),
                 Tool::Program("cpio", "cpio"),
                 Tool::Program("depmod", "kmod"),

@@ -29,22 +29,27 @@ fn names(hook: &str) -> (usize, usize) {
     (shown.matches(" flannel-ctl/pod_").count(), shown.matches("handle 0x1 flannel-ctl/").count())
 }
 
-#[test]
-fn filters_are_replaced_in_place_and_others_are_left_alone() {
+/// In a namespace with a pod's interface, v0; with a directory for pins.
+fn at_a_pod(name: &'static str, test: impl FnOnce(&Path, Place) + Send + 'static) {
     if !EMBEDDED {
         assert!(std::env::var_os("CI").is_none(), "built without the BPF programs");
         eprintln!("SKIPPED: built without the BPF programs");
         return;
     }
-    isolated(|| {
+    isolated(move || {
         ip("link add v0 mtu 1450 up type veth peer name v1");
-        let index = nix::net::if_::if_nametoindex("v0").unwrap();
-        let place = Place::Pod(index);
-        let directory = PathBuf::from(format!("/sys/fs/bpf/filters-{}", std::process::id()));
+        let place = Place::Pod(nix::net::if_::if_nametoindex("v0").unwrap());
+        test(&PathBuf::from(format!("/sys/fs/bpf/{name}-{}", std::process::id())), place);
+    });
+}
+
+#[test]
+fn filters_are_replaced_in_place_and_others_are_left_alone() {
+    at_a_pod("filters", |directory, place| {
         let wanted = Object::Attachment { mtu: 1450 };
         let put = Op { key: Key::Attachment(place), from: None, to: Some(wanted.clone()) };
 
-        let mut fast = open(&directory);
+        let mut fast = open(directory);
         assert_eq!(attached(&fast, place), None);
         fast.apply(&put, NOWHERE).unwrap();
         assert_eq!(attached(&fast, place), Some(wanted.clone()));
@@ -54,7 +59,7 @@ fn filters_are_replaced_in_place_and_others_are_left_alone() {
 
         // The next daemon: other programs in the same places.
         drop(fast);
-        let mut fast = open(&directory);
+        let mut fast = open(directory);
         assert_ne!(attached(&fast, place), Some(wanted.clone()), "an older program is seen as such");
         fast.apply(&put, NOWHERE).unwrap();
         assert_eq!(attached(&fast, place), Some(wanted.clone()));
@@ -73,7 +78,7 @@ fn filters_are_replaced_in_place_and_others_are_left_alone() {
             tc(&format!("filter del dev v0 {hook} pref 7"));
         }
         fast.apply(&put, NOWHERE).unwrap();
-        let removed = FastPath::remove(&directory).unwrap();
+        let removed = FastPath::remove(directory).unwrap();
         assert!(removed.iter().any(|what| what == "the BPF filters of 1 interfaces"), "{removed:?}");
         assert!(!tc("qdisc show dev v0").contains("clsact"));
         assert!(!directory.exists());
@@ -82,21 +87,13 @@ fn filters_are_replaced_in_place_and_others_are_left_alone() {
 
 #[test]
 fn who_traces_takes_the_place_of_filters_and_gives_it_back() {
-    if !EMBEDDED {
-        assert!(std::env::var_os("CI").is_none(), "built without the BPF programs");
-        eprintln!("SKIPPED: built without the BPF programs");
-        return;
-    }
-    isolated(|| {
-        ip("link add v0 mtu 1450 up type veth peer name v1");
-        let place = Place::Pod(nix::net::if_::if_nametoindex("v0").unwrap());
-        let directory = PathBuf::from(format!("/sys/fs/bpf/traced-{}", std::process::id()));
+    at_a_pod("traced", |directory, place| {
         let wanted = Object::Attachment { mtu: 1450 };
-        let mut fast = open(&directory);
+        let mut fast = open(directory);
         fast.apply(&Op { key: Key::Attachment(place), from: None, to: Some(wanted.clone()) }, NOWHERE).unwrap();
         let ours = clsact::filters().unwrap();
 
-        let tracing = Tracing::start(&directory, bytemuck::Zeroable::zeroed()).unwrap();
+        let tracing = Tracing::start(directory, bytemuck::Zeroable::zeroed()).unwrap();
         assert_eq!(tracing.attachments(), 2);
         let (theirs, same) = (clsact::filters().unwrap(), |(a, b): (&(_, _, _), &(_, _, _))| a.2 == b.2);
         assert_eq!(theirs.len(), ours.len());
@@ -106,6 +103,6 @@ fn who_traces_takes_the_place_of_filters_and_gives_it_back() {
         drop(tracing);
         assert_eq!(clsact::filters().unwrap(), ours);
         drop(fast);
-        FastPath::remove(&directory).unwrap();
+        FastPath::remove(directory).unwrap();
     });
 }

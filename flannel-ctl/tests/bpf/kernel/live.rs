@@ -16,7 +16,10 @@ use nix::{
 };
 use xtask::lab::wait;
 
-use super::{rig::Rig, with_identification_of};
+use super::{
+    rig::{Rig, attach_all},
+    with_identification_of,
+};
 use crate::{
     frame::{Inner, TCP, UDP},
     site::{LOOPBACK, Site, delivered, net, settings},
@@ -57,16 +60,7 @@ fn packets_in_flight_teach_the_flow_and_then_fly() {
     }
     let rig = Rig::new("bpflive");
     rig.inside(|site| {
-        for (hook, interface) in [
-            (Hook::UplinkEgress, "up0"),
-            (Hook::UplinkIngress, "up0"),
-            (Hook::PodEgress, "pod0"),
-            (Hook::PodIngress, "pod0"),
-            (Hook::VtepIngress, "flannel.1"),
-            (Hook::VtepIngress, "flannel-v6.1"),
-        ] {
-            site.trial.attach(hook, interface).unwrap();
-        }
+        attach_all(site);
         for net in [net(true), net(false)] {
             for protocol in [TCP, UDP] {
                 let before = (count(site, Counter::EgressFast), count(site, Counter::IngressFast));

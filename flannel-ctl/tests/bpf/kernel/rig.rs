@@ -2,6 +2,7 @@
 
 use std::{io, os::fd::AsRawFd as _};
 
+use flannel_ctl::kernel::fastpath::Hook;
 use nix::{
     libc,
     net::if_::if_nametoindex,
@@ -121,6 +122,20 @@ impl Rig {
     pub(super) fn out_of_the_tunnel(&self, frame: &[u8]) -> Vec<u8> {
         self.wire_sends(frame);
         self.pod.next(|frame| frame[..6] == [2, 0, 0, 0, 9, 7])
+    }
+}
+
+/// Every program in its place on the node's interfaces.
+pub(super) fn attach_all(site: &mut Site) {
+    for (hook, interface) in [
+        (Hook::UplinkEgress, "up0"),
+        (Hook::UplinkIngress, "up0"),
+        (Hook::PodEgress, "pod0"),
+        (Hook::PodIngress, "pod0"),
+        (Hook::VtepIngress, "flannel.1"),
+        (Hook::VtepIngress, "flannel-v6.1"),
+    ] {
+        site.trial.attach(hook, interface).unwrap();
     }
 }
 

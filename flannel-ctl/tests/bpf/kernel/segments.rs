@@ -2,10 +2,13 @@
 //! whoever has encapsulated them.
 
 use flannel_common::Counter;
-use flannel_ctl::kernel::fastpath::Hook;
 use proptest::prelude::*;
 
-use super::{live::count, rig::Rig, try_all, with_identification_of};
+use super::{
+    live::count,
+    rig::{Rig, attach_all},
+    try_all, with_identification_of,
+};
 use crate::{
     frame::{Checksum, Inner, TCP, UDP, pseudo, sum},
     site::{delivered, net},
@@ -79,16 +82,7 @@ fn what_the_kernel_cuts_is_the_same_by_either_path() {
     let rig = Rig::new("bpfgso");
     rig.cut_on_the_wire();
     rig.inside(|site| {
-        for (hook, interface) in [
-            (Hook::UplinkEgress, "up0"),
-            (Hook::UplinkIngress, "up0"),
-            (Hook::PodEgress, "pod0"),
-            (Hook::PodIngress, "pod0"),
-            (Hook::VtepIngress, "flannel.1"),
-            (Hook::VtepIngress, "flannel-v6.1"),
-        ] {
-            site.trial.attach(hook, interface).unwrap();
-        }
+        attach_all(site);
         let site = std::cell::RefCell::new(site);
         try_all(CASES, &whole(), |whole| {
             let site = &mut **site.borrow_mut();
