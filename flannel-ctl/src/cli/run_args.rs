@@ -9,12 +9,15 @@ use clap::{
     error::ErrorKind,
 };
 
-use crate::config::{
-    EtcdConfig, FlagErrors, Settings,
-    flags::{self, Flag, Group, Kind},
-    resolve,
-    settings::Paths,
-    values::{Values, World},
+use crate::{
+    config::{
+        EtcdConfig, FlagErrors, Settings,
+        flags::{self, Flag, Group, Kind},
+        resolve,
+        settings::Paths,
+        values::{Values, World},
+    },
+    kernel::fastpath,
 };
 
 /// All options of `run`; `#[command(flatten)]` it into a verb's arguments.
@@ -85,7 +88,12 @@ impl<P> FlagArgs<P> {
     fn resolve<T>(&self, with: impl Fn(&Values, World<'_>) -> Result<T, FlagErrors>) -> anyhow::Result<T> {
         let current_dir: PathBuf = env::current_dir().context("find the current directory")?;
         let variable = |name: &str| env::var_os(name).map(|text| text.to_string_lossy().into_owned());
-        let world = World { variable: &variable, current_dir: &current_dir, as_flanneld: self.as_flanneld };
+        let world = World {
+            variable: &variable,
+            current_dir: &current_dir,
+            as_flanneld: self.as_flanneld,
+            has_bpf: fastpath::EMBEDDED,
+        };
         Ok(with(&self.values, world)?)
     }
 }

@@ -31,10 +31,7 @@ pub fn settings(values: &Values, world: World<'_>) -> Result<Settings, FlagError
         node_name: reader.last("node-name", read::word),
         lease: lease(&mut reader),
         uplink: uplink(&mut reader),
-        datapath: reader.choice(
-            "datapath",
-            &[DatapathChoice::Auto, DatapathChoice::Ebpf, DatapathChoice::Vxlan, DatapathChoice::Userspace],
-        ),
+        datapath: datapath(&mut reader),
         fast_path: FastPathSettings {
             enabled: reader.choice("fast-path", &[true, false]),
             validity: Duration::from_secs(reader.or_default("flow-validity", read::number(1..=3600))),
@@ -156,6 +153,20 @@ fn lease(reader: &mut Reader<'_>) -> LeaseOptions {
 
 fn uplink(reader: &mut Reader<'_>) -> UplinkPolicy {
     UplinkPolicy {
+/// What no restart and no other kernel can change is refused at once.
+fn datapath(reader: &mut Reader<'_>) -> DatapathChoice {
+    let choice = reader.choice(
+        "datapath",
+        &[DatapathChoice::Auto, DatapathChoice::Ebpf, DatapathChoice::Vxlan, DatapathChoice::Userspace],
+    );
+    if choice == DatapathChoice::Ebpf && !reader.world.has_bpf {
+        let rule = "this flannel-ctl was built without the BPF programs: build it with FLANNEL_BPF=require, or let \
+                    --datapath be auto";
+        reader.problems.push(Problem::new("--datapath", "ebpf", rule));
+    }
+    choice
+}
+
         ifaces: reader.all("iface", read::word),
         regexes: reader.all("iface-regex", read::regex),
         can_reach: reader.last("iface-can-reach", read::ip),

@@ -33,6 +33,8 @@ pub struct World<'a> {
     /// Called as `flanneld`: a bad environment variable is passed over with a warning, as flanneld
     /// does; as `flannel-ctl run` it is an error like any other.
     pub as_flanneld: bool,
+    /// This binary was built with the BPF programs.
+    pub has_bpf: bool,
 }
 
 /// One text with the name that its author knows it by.

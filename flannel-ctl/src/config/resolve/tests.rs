@@ -8,6 +8,7 @@ struct Case {
     values: Values,
     variables: BTreeMap<String, String>,
     as_flanneld: bool,
+    without_bpf: bool,
 }
 
 impl Case {
@@ -31,7 +32,12 @@ impl Case {
 
     fn settings(&self) -> Result<Settings, FlagErrors> {
         let variable = |name: &str| self.variables.get(name).cloned();
-        let world = World { variable: &variable, current_dir: Path::new("/root"), as_flanneld: self.as_flanneld };
+        let world = World {
+            variable: &variable,
+            current_dir: Path::new("/root"),
+            as_flanneld: self.as_flanneld,
+            has_bpf: !self.without_bpf,
+        };
         settings(&self.values, world)
     }
 
@@ -53,6 +59,18 @@ fn paths_are(paths: &Paths, run_dir: &str, subnet_file: &str, state_dir: &str, b
         bpf_dir: bpf_dir.into(),
     };
     assert_eq!(*paths, wanted);
+}
+
+#[test]
+fn a_build_without_the_bpf_programs_refuses_them_by_name_and_nothing_else() {
+    let case = |datapath| Case { without_bpf: true, ..Case::flags(&[("datapath", datapath)]) };
+    let problems = case("ebpf").bad();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].contains("--datapath") && problems[0].contains("FLANNEL_BPF=require"), "{problems:?}");
+    for (text, choice) in [("auto", DatapathChoice::Auto), ("vxlan", DatapathChoice::Vxlan)] {
+        assert_eq!(case(text).good().datapath, choice);
+    }
+    assert_eq!(Case::flags(&[("datapath", "ebpf")]).good().datapath, DatapathChoice::Ebpf);
 }
 
 #[test]

@@ -90,6 +90,7 @@ impl Indexes {
 impl FastPath {
     /// Loads the programs on the maps below `directory`, and attaches nothing yet.
     pub fn open(directory: &Path, sizes: Sizes) -> Result<Self, FastPathError> {
+        object::is_embedded()?;
         let directory = Directory::prepare(directory)?;
         let (programs, maps) = object::load(&directory, sizes)?;
         let settings = maps.settings()?;

@@ -134,6 +134,16 @@ impl Programs {
     }
 }
 
+/// A build without the programs has an empty file in their place.
+pub(super) fn embedded(object: &[u8]) -> Result<&[u8], FastPathError> {
+    if object.is_empty() { Err(FastPathError::NotEmbedded) } else { Ok(object) }
+}
+
+/// The programs can be had from this binary, whatever the kernel says of them.
+pub(super) fn is_embedded() -> Result<(), FastPathError> {
+    embedded(OBJECT).map(drop)
+}
+
 /// Would the kernel take the programs? Leaves nothing behind.
 pub fn probe() -> Result<(), FastPathError> {
     load_unpinned(Sizes { flows: 1024, peers: 16, pods: 16 })?;
@@ -142,28 +152,22 @@ pub fn probe() -> Result<(), FastPathError> {
 
 /// The programs on maps that go away with them.
 pub(super) fn load_unpinned(sizes: Sizes) -> Result<Programs, FastPathError> {
-    if !EMBEDDED {
-        return Err(FastPathError::NotEmbedded);
-    }
     let mut loader = EbpfLoader::new();
     for map in maps::pinned(sizes) {
         loader.map_max_entries(map.name, map.entries);
     }
-    verified(loader.load(OBJECT).map_err(|error| FastPathError::Load(Box::new(error)))?)
+    verified(loader.load(embedded(OBJECT)?).map_err(|error| FastPathError::Load(Box::new(error)))?)
 }
 
 /// Creates the maps that are not pinned yet, and hands the programs to the verifier.
 pub(super) fn load(directory: &Directory, sizes: Sizes) -> Result<(Programs, Maps), FastPathError> {
-    if !EMBEDDED {
-        return Err(FastPathError::NotEmbedded);
-    }
     let mut loader = EbpfLoader::new();
     for map in maps::pinned(sizes) {
         let path = directory.map(map.name);
         maps::unpin_unlike(&map, &path)?;
         loader.map_pin_path(map.name, path).map_max_entries(map.name, map.entries);
     }
-    let bpf = loader.load(OBJECT).map_err(|error| FastPathError::Load(Box::new(error)))?;
+    let bpf = loader.load(embedded(OBJECT)?).map_err(|error| FastPathError::Load(Box::new(error)))?;
     let programs = verified(bpf)?;
     can_encapsulate()?;
     directory.forget_other_layouts()?;
@@ -185,9 +189,6 @@ fn can_encapsulate() -> Result<(), FastPathError> {
 pub(super) fn load_tracing(directory: &Directory, filter: TraceFilter) -> Result<Programs, FastPathError> {
     /// Room for some thousands of records that nobody has read yet.
     const RING: u32 = 1 << 20;
-    if !EMBEDDED {
-        return Err(FastPathError::NotEmbedded);
-    }
     let filter = Raw(filter);
     let mut loader = EbpfLoader::new();
     loader.map_max_entries(TRACE_MAP, RING).override_global(TRACE_FILTER, &filter, true);
@@ -195,7 +196,7 @@ pub(super) fn load_tracing(directory: &Directory, filter: TraceFilter) -> Result
     for name in maps::names() {
         loader.map_pin_path(name, directory.map(name));
     }
-    verified(loader.load(OBJECT).map_err(|error| FastPathError::Load(Box::new(error)))?)
+    verified(loader.load(embedded(OBJECT)?).map_err(|error| FastPathError::Load(Box::new(error)))?)
 }
 
 fn verified(bpf: aya::Ebpf) -> Result<Programs, FastPathError> {
@@ -220,4 +221,16 @@ fn hand_over(program: &mut SchedClassifier) -> Result<(), ProgramError> {
         }
     }
     program.load()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_the_programs_names_the_cure() {
+        let error = embedded(&[]).unwrap_err().to_string();
+        assert!(error.contains("built without the BPF programs") && error.contains("FLANNEL_BPF=require"), "{error}");
+        assert_eq!(embedded(OBJECT).is_ok(), EMBEDDED);
+    }
 }
