@@ -36,6 +36,8 @@ pub fn settings(values: &Values, world: World<'_>) -> Result<Settings, FlagError
             enabled: reader.choice("fast-path", &[true, false]),
             validity: Duration::from_secs(reader.or_default("flow-validity", read::number(1..=3600))),
             flows: reader.last("max-flows", read::number(1024..=1 << 26)),
+            peers: reader.last("max-peers", read::number(1..=1 << 20)),
+            pods: reader.last("max-pods", read::number(1..=1 << 16)),
             pod_rate: reader.or_default("pod-flow-rate", read::number(1..=u32::MAX)),
         },
         tx_checksum: reader.choice("tx-checksum", &[TxChecksum::Auto, TxChecksum::On, TxChecksum::Off]),
@@ -151,8 +153,6 @@ fn lease(reader: &mut Reader<'_>) -> LeaseOptions {
     }
 }
 
-fn uplink(reader: &mut Reader<'_>) -> UplinkPolicy {
-    UplinkPolicy {
 /// What no restart and no other kernel can change is refused at once.
 fn datapath(reader: &mut Reader<'_>) -> DatapathChoice {
     let choice = reader.choice(
@@ -167,6 +167,8 @@ fn datapath(reader: &mut Reader<'_>) -> DatapathChoice {
     choice
 }
 
+fn uplink(reader: &mut Reader<'_>) -> UplinkPolicy {
+    UplinkPolicy {
         ifaces: reader.all("iface", read::word),
         regexes: reader.all("iface-regex", read::regex),
         can_reach: reader.last("iface-can-reach", read::ip),

@@ -52,6 +52,10 @@ pub struct FastPathSettings {
     pub validity: Duration,
     /// Flows that the maps have room for, in each direction; `None`: by the machine's memory.
     pub flows: Option<u32>,
+    /// Peers' subnets that it has room for, of both families; `None`: by the network's size.
+    pub peers: Option<u32>,
+    /// Interfaces of pods that it has room for; `None`: by the machine's memory.
+    pub pods: Option<u32>,
     /// New flows that one pod may have learned in a second.
     pub pod_rate: u32,
 }

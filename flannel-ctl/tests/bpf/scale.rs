@@ -5,8 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flannel_common::{Address, Counter, EgressFlow, Peer, Tuple};
-use flannel_ctl::kernel::fastpath::{Hook, Sizes, trial::Context};
+use flannel_common::{Address, Counter, EgressFlow, Peer, PodInterface, Tuple};
+use flannel_ctl::kernel::fastpath::{
+    Hook, Sizes,
+    trial::{Context, Trial},
+};
 
 use crate::{
     frame::{Inner, UDP},
@@ -154,4 +157,28 @@ fn flows_in_use_outlive_a_flood_of_others() {
         eprintln!("one packet per flow each {every} new flows: {fast} of {sent_packets} were fast");
     }
     assert!(fast * 100 > sent_packets * 90, "{fast} of {sent_packets}");
+}
+
+#[test]
+fn a_peer_or_a_pod_too_many_is_refused_by_the_name_of_the_option_and_disturbs_nobody() {
+    if skipped(&[]) {
+        return;
+    }
+    let mut trial = Trial::load(Sizes { flows: 16, peers: 2, pods: 2 }).unwrap();
+    let peer = Peer { outer: net(true).remote.into(), flags: 0 };
+    let base = |number: u8| Address::from(IpAddr::from([10, 5, number, 0]));
+    let bases: Vec<_> = (0..4).map(base).collect();
+    let error = trial.put_peers(&bases, &[peer; 4]).unwrap_err().to_string();
+    assert!(error.contains("PEERS") && error.contains("raise --max-peers"), "{error}");
+    assert_eq!([0, 1, 2, 3].map(|number| trial.peer(base(number)).unwrap().is_some()), [true, true, false, false]);
+    // Who is there already can be changed, and one that leaves makes room.
+    trial.put_peer(base(0), Peer { flags: 1, ..peer }).unwrap();
+    trial.remove_peer(base(1)).unwrap();
+    trial.put_peer(base(2), peer).unwrap();
+
+    for interface in [1, 2, 1] {
+        trial.put_pod(interface, PodInterface::new(1450)).unwrap();
+    }
+    let error = trial.put_pod(3, PodInterface::new(1450)).unwrap_err().to_string();
+    assert!(error.contains("PODS") && error.contains("raise --max-pods"), "{error}");
 }

@@ -22,7 +22,7 @@ fn a_pod_with_very_many_flows_is_served_and_disturbs_nobody() {
     }
     let rate = RATE.to_string();
     let site = Site::start("fpburst", 2, &["--pod-flow-rate", &rate, "--max-flows", "1024"]);
-    let neighbour = second_pod(&site);
+    let neighbour = second_pod(&site, "fpburst91-pod");
     let answering = site.answering(2, Family::V4, 53);
     let (busy, idle) = (Talk::tcp(&neighbour, answering.address()), Talk::udp(&neighbour, answering.address()));
     idle.more(300);
@@ -59,8 +59,8 @@ fn ask(from: &Netns, to: SocketAddr) -> usize {
 }
 
 /// Another pod beside the first one of node 1.
-fn second_pod(site: &Site) -> Netns {
-    let pod = Netns::create("fpburst91-pod").unwrap();
+pub(crate) fn second_pod(site: &Site, name: &str) -> Netns {
+    let pod = Netns::create(name).unwrap();
     let env = site.node(1).subnet_env().unwrap();
     let (gateway, length) = env.subnet(Family::V4).unwrap().split_once('/').unwrap();
     let gateway: std::net::Ipv4Addr = gateway.parse().unwrap();

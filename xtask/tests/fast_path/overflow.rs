@@ -12,6 +12,7 @@ use xtask::lab::{Family, wait};
 
 use crate::{
     bulk,
+    bursts::second_pod,
     site::{Site, skipped},
     talk::{Talk, udp_to},
 };
@@ -67,6 +68,49 @@ fn tables_that_overflow_cost_speed_and_nothing_else() {
     let talk = Talk::udp(site.pod(1), server.address());
     site.until_fast(&talk, &[1, 2]);
     talk.whole();
+    site.alive();
+}
+
+/// Room for one subnet, where there are four, and for one pod, where there are two.
+#[test]
+fn a_peer_and_a_pod_too_many_stay_on_the_kernel_path_and_the_status_names_the_options() {
+    if skipped(&[]) {
+        return;
+    }
+    let site = Site::start("fpmany", 3, &["--max-peers", "1", "--max-pods", "1"]);
+    let node = site.node(1);
+    let second = second_pod(&site, "fpmany91-pod");
+    let mut failing = String::new();
+    wait::until("the status to name both options", wait::LONG, || {
+        failing = node.status().ok()?["kernel"]["failing"].to_string();
+        (failing.contains("raise --max-peers") && failing.contains("raise --max-pods")).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error}: {failing}"));
+    // Both peers, both families, both pods.
+    let mut fast = Vec::new();
+    for (number, family) in [(2, Family::V4), (2, Family::V6), (3, Family::V4), (3, Family::V6)] {
+        let server = site.answering(number, family, 5300);
+        let talk = Talk::udp(site.pod(1), server.address());
+        let counts = site.during(1, || talk.more(300));
+        talk.whole();
+        println!("to {}: {}", server.address(), counts.shown());
+        fast.push(counts.get(Counter::EgressFast) > 0);
+        assert_eq!(counts.get(Counter::LearnPeer) > 0, !fast[fast.len() - 1], "{}", counts.shown());
+        assert_eq!(counts.get(Counter::Lost) + counts.get(Counter::IngressForged), 0, "{}", counts.shown());
+        if family == Family::V4 {
+            let talk = Talk::tcp(&second, server.address());
+            let counts = site.during(1, || talk.more(300));
+            talk.whole();
+            assert_eq!(counts.get(Counter::EgressFast), 0, "{}", counts.shown());
+        }
+    }
+    assert_eq!(fast.iter().filter(|fast| **fast).count(), 1, "{fast:?}");
+    // Each of the three peers and the pod is tried again and again, and told of once at most.
+    for (option, most) in [("raise --max-peers", 3), ("raise --max-pods", 1)] {
+        let said = node.log().lines().filter(|line| line.contains(option)).count();
+        assert!((1..=most).contains(&said), "{option}, {said} times:\n{}", node.log());
+    }
+    site.cluster.assert_whole();
     site.alive();
 }
 

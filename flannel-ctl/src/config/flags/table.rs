@@ -145,6 +145,15 @@ const DATAPATH_GROUP: Group = Group {
         Flag::one("max-flows", "COUNT", "", "Flows that the fast path has room for; by default a share of the memory")
             .ours(),
         Flag::one(
+            "max-peers",
+            "COUNT",
+            "",
+            "Subnets of peers that the fast path has room for; by default as many as the network has",
+        )
+        .ours(),
+        Flag::one("max-pods", "COUNT", "", "Pods that the fast path has room for; by default a share of the memory")
+            .ours(),
+        Flag::one(
             "pod-flow-rate",
             "COUNT",
             "4096",

@@ -4,6 +4,7 @@ use std::{io, path::PathBuf};
 
 use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError, programs::links::LinkError};
 
+use flannel_common::{PEERS_MAP, PODS_MAP};
 use nix::libc;
 
 use crate::{kernel::KernelError, model::Key};
@@ -40,7 +41,7 @@ pub enum FastPathError {
     TooOld(String),
     #[error("the BPF object has no {0}")]
     Missing(&'static str),
-    #[error("{what} BPF map {map}: {}", chain(.cause))]
+    #[error("{what} BPF map {map}: {}{}", chain(.cause), full(.map, .cause))]
     Map { what: &'static str, map: &'static str, cause: Box<MapError> },
     #[error("attach BPF program {program} to {interface}: {}", chain(.cause))]
     Attach { program: &'static str, interface: String, cause: Box<ProgramError> },
@@ -98,6 +99,19 @@ fn hint(cause: &io::Error) -> &'static str {
     match cause.raw_os_error() {
         Some(libc::EPERM) => " (needs CAP_SYS_ADMIN once, or a bpffs that is mounted already)",
         Some(libc::ENODEV) => " (this kernel has no BPF file system)",
+        _ => "",
+    }
+}
+
+/// What makes room in a hash that is full. Nothing is wrong without: what is not in it takes the kernel path.
+fn full(map: &str, cause: &MapError) -> &'static str {
+    let errno = match cause {
+        MapError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    };
+    match (errno, map) {
+        (Some(libc::E2BIG), PEERS_MAP) => " (it is full: this peer stays on the kernel path; raise --max-peers)",
+        (Some(libc::E2BIG), PODS_MAP) => " (it is full: this pod stays on the kernel path; raise --max-pods)",
         _ => "",
     }
 }
