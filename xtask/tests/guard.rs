@@ -79,8 +79,7 @@ fn checksum(bytes: &[u8]) -> [u8; 2] {
 }
 
 fn send(from: &Netns, node: &Node, family: Family, bytes: &[u8]) {
-    let any: IpAddr = if family == Family::V4 { [0; 4].into() } else { [0; 16].into() };
-    let socket = from.enter(|| UdpSocket::bind((any, 0))).unwrap().unwrap();
+    let socket = from.enter(|| UdpSocket::bind((any(family), 0))).unwrap().unwrap();
     socket.send_to(bytes, (node.address(family), 8472)).unwrap();
 }
 
@@ -93,9 +92,7 @@ fn arrivals(cluster: &Cluster, family: Family) -> Vec<u8> {
         if family == Family::V4 { [8, 8, 8, 8].into() } else { "2001:4860:4860::8888".parse().unwrap() };
     let stranger = cluster.underlay().netns();
     let peer = cluster.node(2).netns();
-    let any: IpAddr = if family == Family::V4 { [0; 4].into() } else { [0; 16].into() };
-    let listener = node.pod().netns().enter(|| UdpSocket::bind((any, PORT))).unwrap().unwrap();
-    listener.set_read_timeout(Some(wait::LONG)).unwrap();
+    let listener = listener(node, family, PORT);
     for (from, source, tag) in [
         (stranger, pod(2), 1),
         (stranger, outside, 2),
@@ -151,4 +148,65 @@ fn in_counting_mode_they_are_counted_only() {
         assert!(arrived.contains(&1) && arrived.contains(&3), "{family}: {arrived:?}");
     }
     wait_counted(cluster.node(1), 10);
+}
+
+/// Masqueraded, they come from the node, which may inject all that is from its subnet.
+#[test]
+fn tunnel_packets_that_a_pod_makes_itself_do_not_pass_for_its_nodes() {
+    if skip_unless(&["ip", "nft", "etcdctl"]) {
+        return;
+    }
+    let launch =
+        |mode: &str| Launch { args: vec![format!("--peer-guard={mode}"), "--ip-masq".to_owned()], ..Launch::default() };
+    let builder = Cluster::builder("ffpod").nodes(2).dual_stack();
+    let cluster = builder.launches(vec![launch("drop"), launch("off")]).start().unwrap();
+    cluster.assert_whole();
+    let (victim, node) = (cluster.node(1), cluster.node(2));
+    let inject = |family, tag| {
+        let packet = frame(victim, node.pod().address(family).unwrap(), tag);
+        send(node.pod().netns(), victim, family, &packet);
+    };
+    let listeners = [Family::V4, Family::V6].map(|family| (family, listener(victim, family, PORT)));
+    let tag = |listener: &UdpSocket| {
+        let mut tag = [0];
+        listener.recv(&mut tag).unwrap();
+        tag[0]
+    };
+    for (family, listener) in &listeners {
+        inject(*family, 1);
+        assert_eq!(tag(listener), 1, "{family}: where nobody guards");
+    }
+    node.stop().unwrap();
+    node.start_with(&launch("drop")).unwrap();
+    node.wait_ready().unwrap();
+    for (family, listener) in &listeners {
+        inject(*family, 2);
+        // What the node itself sends comes after it.
+        send(node.netns(), victim, *family, &frame(victim, node.pod().address(*family).unwrap(), 3));
+        assert_eq!(tag(listener), 3, "{family}");
+    }
+    wait_counted(node, 2);
+    // A tunnel between pods, of the same port and network identifier, is their own affair.
+    for family in [Family::V4, Family::V6] {
+        let nested = listener(victim, family, 8472);
+        let packet = frame(victim, node.pod().address(family).unwrap(), 4);
+        let from = node.pod().netns().enter(|| UdpSocket::bind((any(family), 0))).unwrap().unwrap();
+        from.send_to(&packet, (victim.pod().address(family).unwrap(), 8472)).unwrap();
+        let mut arrived = [0; 128];
+        let length = nested.recv(&mut arrived).unwrap();
+        assert_eq!(arrived[..length], packet);
+    }
+    cluster.assert_whole();
+}
+
+fn any(family: Family) -> IpAddr {
+    if family == Family::V4 { [0; 4].into() } else { [0; 16].into() }
+}
+
+/// In a node's pod.
+fn listener(node: &Node, family: Family, port: u16) -> UdpSocket {
+    let address = node.pod().address(family).unwrap();
+    let listener = node.pod().netns().enter(|| UdpSocket::bind((address, port))).unwrap().unwrap();
+    listener.set_read_timeout(Some(wait::LONG)).unwrap();
+    listener
 }

@@ -22,19 +22,29 @@ pub const JUDGE: &str = "tunnel";
 pub enum Refused {
     /// Nobody leased that inner source to that outer source.
     NotAPeer(Family),
+    /// One of our pods made it itself, for a node: masqueraded it would come from this node.
+    FromAPod(Family),
     /// What is inside is not IP, or of the other family, or cut short.
     NotIp(Family),
 }
 
 impl Refused {
-    pub const ALL: [Self; 4] =
-        [Self::NotAPeer(Family::V4), Self::NotAPeer(Family::V6), Self::NotIp(Family::V4), Self::NotIp(Family::V6)];
+    pub const ALL: [Self; 6] = [
+        Self::NotAPeer(Family::V4),
+        Self::NotAPeer(Family::V6),
+        Self::FromAPod(Family::V4),
+        Self::FromAPod(Family::V6),
+        Self::NotIp(Family::V4),
+        Self::NotIp(Family::V6),
+    ];
 
     /// The counter's name in our table.
     pub const fn counter(self) -> &'static str {
         match self {
             Self::NotAPeer(Family::V4) => "refused-not-a-peer-v4",
             Self::NotAPeer(Family::V6) => "refused-not-a-peer-v6",
+            Self::FromAPod(Family::V4) => "refused-from-a-pod-v4",
+            Self::FromAPod(Family::V6) => "refused-from-a-pod-v6",
             Self::NotIp(Family::V4) => "refused-not-ip-v4",
             Self::NotIp(Family::V6) => "refused-not-ip-v6",
         }
@@ -130,6 +140,12 @@ pub fn judge_rules(guard: &GuardPolicy) -> Vec<String> {
             "{ETHERTYPE} 0x86dd ip6 saddr . ({} & {mask:#034x}) @{PEERS_V6} accept",
             inner_source(Family::V6)
         ));
+    }
+    // From pod to pod it is their own tunnel. What a pod sends to a node's is none of ours, whoever routes it there.
+    for network in &guard.pods {
+        let (family, ip) = (Family::of_net(network), if network.addr().is_ipv4() { "ip" } else { "ip6" });
+        let refused = Refused::FromAPod(family).counter();
+        rules.push(format!("{ip} saddr {network} {ip} daddr != {network} counter name {refused} {verdict}"));
     }
     // Behind the lookup: peers' packets are spared the route lookup. What is not for this host
     // is somebody else's tunnel passing through.

@@ -8,13 +8,21 @@ fn policy() -> FilterPolicy {
         exclude: exclude.iter().map(|net| net.parse().unwrap()).collect(),
         fully_random,
     };
+    let networks: Vec<IpNet> = ["10.244.0.0/16", "fd00:244::/32"].map(|net| net.parse().unwrap()).to_vec();
     FilterPolicy {
         masquerade: vec![
             masquerade("10.244.0.0/16", "10.244.1.0/24", &["192.168.7.9/16"], true),
             masquerade("fd00:244::/32", "fd00:244:0:1::/64", &[], false),
         ],
-        forward: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/32".parse().unwrap()],
-        guard: Some(GuardPolicy { port: 8472, vni: 1, count_only: false, v4_len: Some(27), v6_len: Some(64) }),
+        forward: networks.clone(),
+        guard: Some(GuardPolicy {
+            port: 8472,
+            vni: 1,
+            count_only: false,
+            v4_len: Some(27),
+            v6_len: Some(64),
+            pods: networks,
+        }),
     }
 }
 
@@ -33,7 +41,8 @@ fn without_rules_there_are_no_chains() {
 #[test]
 fn every_prefix_length_has_its_mask() {
     for (length, mask) in [(0, "0x00000000"), (1, "0x80000000"), (31, "0xfffffffe"), (32, "0xffffffff")] {
-        let guard = GuardPolicy { port: 1, vni: 1, count_only: true, v4_len: Some(length), v6_len: None };
+        let guard =
+            GuardPolicy { port: 1, vni: 1, count_only: true, v4_len: Some(length), v6_len: None, pods: Vec::new() };
         let rules = guard::judge_rules(&guard).join("\n");
         assert!(rules.contains(&format!("& {mask})")), "{length}: {rules}");
         assert!(!rules.contains("drop") && !rules.contains("@peers-v6"), "{rules}");

@@ -38,4 +38,6 @@ pub struct GuardPolicy {
     /// Prefix lengths that inner sources are cut to before they are looked up; `None`: family off.
     pub v4_len: Option<u8>,
     pub v6_len: Option<u8>,
+    /// Where pods are, at most one per family: tunnel packets of theirs that are masqueraded would pass for this node's.
+    pub pods: Vec<IpNet>,
 }

@@ -358,6 +358,7 @@ fn filter_policy(facts: &Facts) -> Option<FilterPolicy> {
             count_only: guard == Guard::Count,
             v4_len: facts.network.v4.map(|range| range.subnet_len),
             v6_len: facts.network.v6.map(|range| range.subnet_len),
+            pods: facts.network.families().filter_map(|family| Some(facts.network.range(family)?.network)).collect(),
         });
     }
     (policy != FilterPolicy::default()).then_some(policy)

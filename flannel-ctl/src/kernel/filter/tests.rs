@@ -26,7 +26,14 @@ fn masquerade(network: &str, subnet: &str) -> Masquerade {
 }
 
 fn guarded(count_only: bool) -> FilterPolicy {
-    let guard = GuardPolicy { port: 8472, vni: 1, count_only, v4_len: Some(24), v6_len: Some(64) };
+    let guard = GuardPolicy {
+        port: 8472,
+        vni: 1,
+        count_only,
+        v4_len: Some(24),
+        v6_len: Some(64),
+        pods: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/32".parse().unwrap()],
+    };
     FilterPolicy { guard: Some(guard), ..policy() }
 }
 
