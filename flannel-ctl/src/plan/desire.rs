@@ -157,12 +157,22 @@ impl Facts {
 
 /// Everything: this node's own part and every peer's.
 pub fn desire<'a>(facts: &Facts, peers: impl Iterator<Item = &'a Peer>) -> State {
-    // Sorted once and built in one go, the map is made in less time and takes half the room.
-    let mut all: Vec<(Key, Object)> = desire_own(facts).into_iter().collect();
-    for peer in peers {
-        desire_peer(facts, peer, &mut |key, object| all.push((key, object)));
+    // The map is built in one go, which takes less time and half the room, and sorts what it is given: in next to no time if
+    // that consists of long runs in order, as the first objects of all peers are, then the second ones.
+    let mut peers: Vec<&Peer> = peers.collect();
+    peers.sort_unstable_by_key(|peer| peer.subnet);
+    let mut runs: Vec<Vec<(Key, Object)>> = Vec::new();
+    for peer in &peers {
+        let mut place = 0;
+        desire_peer(facts, peer, &mut |key, object| {
+            if place == runs.len() {
+                runs.push(Vec::with_capacity(peers.len()));
+            }
+            runs[place].push((key, object));
+            place += 1;
+        });
     }
-    all.into_iter().collect()
+    desire_own(facts).into_iter().chain(runs.into_iter().flatten()).collect()
 }
 
 /// What is wanted with no peer at all: devices, addresses, settings, rules.

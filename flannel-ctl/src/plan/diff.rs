@@ -12,7 +12,8 @@ pub fn diff(wanted: &State, observed: &State, prune: bool) -> Vec<Op> {
         return diff_keys(wanted, observed, std::iter::empty(), prune);
     }
     // One walk along both: with fifty thousand objects, looking each one up is what costs.
-    let (mut puts, mut deletes) = (Vec::new(), Vec::new());
+    let mut puts = Vec::with_capacity(wanted.len().saturating_sub(observed.len()));
+    let mut deletes = Vec::new();
     let mut there = observed.iter().peekable();
     let mut surplus = |key: &Key, from: &Object| {
         if prune {

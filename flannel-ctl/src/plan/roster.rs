@@ -116,18 +116,23 @@ impl Roster {
     /// Takes the complete list: what is not in it is gone.
     pub fn snapshot(&mut self, rules: &Rules, mut records: Vec<LeaseRecord>) -> Changes {
         let mut changes = Changes::default();
-        let listed: BTreeSet<&str> = records.iter().map(|record| record.key.as_str()).collect();
-        let absent: Vec<_> = self.peers.keys().filter(|key| !listed.contains(&***key)).cloned().collect();
-        for key in absent {
-            changes.gone.extend(self.release(&key));
+        if !self.peers.is_empty() {
+            let listed: BTreeSet<&str> = records.iter().map(|record| record.key.as_str()).collect();
+            let absent: Vec<_> = self.peers.keys().filter(|key| !listed.contains(&***key)).cloned().collect();
+            for key in absent {
+                changes.gone.extend(self.release(&key));
+            }
         }
         self.refused.clear();
         self.own.clear();
         self.reservations = 0;
         records.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
         let inspected = inspect_all(rules, &records);
+        let admitted = self.peers.is_empty() && self.admit_all(&inspected, &mut changes);
         for (record, inspected) in records.into_iter().zip(inspected) {
-            self.take(record, inspected, &mut changes);
+            if !(admitted && matches!(inspected, Ok(Inspected::Peer(_)))) {
+                self.take(record, inspected, &mut changes);
+            }
         }
         self.second_look(rules, Look::Collisions, &mut changes);
         changes
@@ -272,6 +277,36 @@ impl Roster {
         }
         changes.come.push(peer.clone());
         self.peers.insert(peer.key.clone(), peer);
+    }
+
+    /// The first peers of all, together. `false`: two of them claim the same, so they have to be taken one after another.
+    fn admit_all(&mut self, inspected: &[Result<Inspected, Refusal>], changes: &mut Changes) -> bool {
+        let peers = || {
+            inspected.iter().filter_map(|inspected| match inspected {
+                Ok(Inspected::Peer(peer)) => Some(peer),
+                _ => None,
+            })
+        };
+        let ranges = || peers().flat_map(|peer| peer.subnet.nets().map(|net| (net.addr(), peer.key.clone())));
+        let vteps = || {
+            peers().flat_map(|peer| {
+                let vtep = |family: Family| Some(((family, peer.vtep(family)?), vec![peer.key.clone()]));
+                Family::ALL.into_iter().filter_map(vtep)
+            })
+        };
+        // Sorted once, a map is built in less time than entry by entry, and takes less room.
+        let (by_key, by_range, by_vtep): (BTreeMap<_, _>, BTreeMap<_, _>, BTreeMap<_, _>) =
+            (peers().map(|peer| (peer.key.clone(), peer.clone())).collect(), ranges().collect(), vteps().collect());
+        let claims = |of: fn(&Peer) -> usize| peers().map(|peer| of(peer)).sum::<usize>();
+        let distinct = by_key.len() == peers().count()
+            && by_range.len() == claims(|peer| peer.subnet.nets().count())
+            && by_vtep.len()
+                == claims(|peer| usize::from(peer.vtep_v4.is_some()) + usize::from(peer.vtep_v6.is_some()));
+        if distinct {
+            changes.come.extend(peers().cloned());
+            (self.peers, self.ranges, self.vteps) = (by_key, by_range, by_vtep);
+        }
+        distinct
     }
 
     fn release(&mut self, key: &str) -> Option<Arc<Peer>> {

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::{
     model::LeaseValue,
@@ -136,4 +138,26 @@ fn a_hopeless_lease_stays_refused_whatever_changes_here() {
     assert_eq!(roster.refused()["10.244.7.0-24"].reason, Refusal::Size);
     assert_eq!(roster.put(&rules, record(7, false)).come.len(), 1, "a good value is believed");
     assert!(roster.refused().is_empty());
+}
+
+proptest! {
+    /// A first list is admitted at once where nobody claims what another has, and one after another otherwise.
+    #[test]
+    fn a_first_list_is_believed_like_the_same_leases_one_by_one(
+        leases in proptest::collection::btree_map(2u16..40, proptest::option::weighted(0.1, 2u16..40), 1..30),
+        v6 in any::<bool>(),
+    ) {
+        let lease = |n: &u16, victim: &Option<u16>| victim.map_or_else(|| record(*n, v6), |victim| steals_mac_of(*n, victim));
+        let records: Vec<_> = leases.iter().map(|(n, victim)| lease(n, victim)).collect();
+        let rules = rules(v6);
+        let (mut listed, mut told) = (Roster::default(), Roster::default());
+        let changes = listed.snapshot(&rules, records.iter().rev().cloned().collect());
+        let mut come = Vec::new();
+        for record in records {
+            come.extend(told.put(&rules, record).come);
+        }
+        prop_assert_eq!(changes.come, come);
+        prop_assert_eq!((&listed.peers, &listed.ranges, &listed.vteps), (&told.peers, &told.ranges, &told.vteps));
+        prop_assert!(listed.refused().keys().eq(told.refused().keys()));
+    }
 }
