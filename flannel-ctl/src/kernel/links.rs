@@ -82,7 +82,7 @@ impl Links {
 
     /// How the kernel would send to `ip`; `None`: it would not.
     pub fn reach(&mut self, ip: IpAddr) -> Result<Option<Reach>, KernelError> {
-        match self.socket.ask(&mut [route::lookup(ip)], Entry::read).remove(0) {
+        match self.socket.ask(&[route::lookup(ip)], Entry::read).remove(0) {
             Ok(entry) => Ok(Some(Reach { link: entry.device, source: entry.source, gateway: entry.gateway })),
             Err(refusal) if is_no_route(refusal.errno) => Ok(None),
             Err(refusal) => Err(explain(&format!("look up the route to {ip}"), &refusal, None)),
@@ -97,7 +97,7 @@ impl Links {
 
     /// The VXLAN device of that name, if there is one.
     pub fn vxlan(&mut self, name: &str) -> Result<Option<Link>, KernelError> {
-        match self.socket.ask(&mut [link::get_by_name(name)], Link::read).remove(0) {
+        match self.socket.ask(&[link::get_by_name(name)], Link::read).remove(0) {
             Ok(link) => Ok(Some(link).filter(|link| link.vxlan.is_some())),
             Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
             Err(refusal) => Err(explain(&format!("look up interface {name}"), &refusal, None)),
@@ -167,8 +167,8 @@ impl Links {
 /// Which addresses are reached through `uplink` without a gateway. An address without a route
 /// is not.
 pub(super) fn on_link(socket: &mut Socket, uplink: u32, addresses: &[IpAddr]) -> Vec<Result<bool, KernelError>> {
-    let mut questions: Vec<_> = addresses.iter().map(|ip| route::lookup(*ip)).collect();
-    let answers = socket.ask(&mut questions, Entry::read);
+    let questions: Vec<_> = addresses.iter().map(|ip| route::lookup(*ip)).collect();
+    let answers = socket.ask(&questions, Entry::read);
     let judged = addresses.iter().zip(answers).map(|(ip, answer)| match answer {
         Ok(entry) => {
             Ok(uplink != 0 && entry.device == uplink && entry.gateway.is_none() && entry.kind == libc::RTN_UNICAST)

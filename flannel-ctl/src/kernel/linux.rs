@@ -10,6 +10,7 @@ mod interpret;
 mod observe;
 mod scope;
 mod setting;
+mod settle;
 mod sweep;
 mod table_sum;
 #[cfg(test)]
@@ -156,7 +157,7 @@ impl LinuxKernel {
 
     /// The device of that name, whatever it is.
     fn find_link(&mut self, name: &str) -> Result<Option<Link>, Refusal> {
-        match self.socket.ask(&mut [link::get_by_name(name)], Link::read).remove(0) {
+        match self.socket.ask(&[link::get_by_name(name)], Link::read).remove(0) {
             Ok(link) => Ok(Some(link)),
             Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
             Err(refusal) => Err(refusal),

@@ -74,8 +74,8 @@ impl LinuxKernel {
         request: impl Fn(&T) -> Request,
         errors: &mut Vec<KernelError>,
     ) {
-        let mut requests: Vec<_> = found.iter().map(request).collect();
-        for (object, outcome) in found.iter().zip(self.socket.batch(&mut requests)) {
+        let requests: Vec<_> = found.iter().map(request).collect();
+        for (object, outcome) in found.iter().zip(self.socket.run_all(&requests)) {
             if let Err(refusal) = outcome
                 && !is_gone(&refusal)
             {

@@ -127,7 +127,7 @@ impl LinuxKernel {
         if v6_returns && let Err(error) = setting::set(&to.name, Setting::AcceptRa, false) {
             return Err(Refusal::new(Errno::from_raw(error.errno), &error.to_string()));
         }
-        self.socket.batch(&mut neighbours).into_iter().collect()
+        self.socket.run_all(&neighbours).into_iter().collect()
     }
 
     /// Later ops need its index.

@@ -13,6 +13,7 @@ use nix::{
 };
 
 use super::{
+    batch::Batch,
     socket::{Refusal, grow_receive_buffer},
     wire::{Message, Request, messages},
 };
@@ -56,8 +57,7 @@ impl Channel {
 
     /// Numbers the requests and returns them as one datagram, with the number of the first.
     pub(crate) fn number(&mut self, requests: &mut [Request]) -> (u32, Vec<u8>) {
-        // Wraps far from the end, so that a batch never does.
-        let first = if self.sequence > u32::MAX / 2 { 1 } else { self.sequence + 1 };
+        let first = self.next_sequence();
         let mut datagram = Vec::with_capacity(requests.iter().map(|request| request.bytes().len()).sum());
         for (request, sequence) in requests.iter_mut().zip(first..) {
             request.set_sequence(sequence);
@@ -65,6 +65,19 @@ impl Channel {
             self.sequence = sequence;
         }
         (first, datagram)
+    }
+
+    /// Numbers the requests, and returns the number of the first.
+    pub(crate) fn number_batch(&mut self, batch: &mut Batch) -> u32 {
+        let first = self.next_sequence();
+        batch.number(first);
+        self.sequence = first + u32::try_from(batch.len()).map_or(0, |requests| requests.saturating_sub(1));
+        first
+    }
+
+    /// Wraps far from the end, so that a batch never does.
+    fn next_sequence(&self) -> u32 {
+        if self.sequence > u32::MAX / 2 { 1 } else { self.sequence + 1 }
     }
 
     pub(crate) fn send(&self, datagram: &[u8]) -> Result<(), Refusal> {

@@ -5,6 +5,7 @@
 //! reading borrows from the receive buffer and keeps only what we compare.
 
 pub mod address;
+pub(crate) mod batch;
 pub(crate) mod channel;
 pub mod fdb;
 pub(crate) mod filter;

@@ -1,6 +1,6 @@
 //! A blocking rtnetlink socket that keeps many requests in flight.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use netlink_packet_core::NLM_F_ACK;
 use netlink_sys::{Socket as RawSocket, protocols::NETLINK_ROUTE};
@@ -10,6 +10,7 @@ use nix::{
 };
 
 use super::{
+    batch::Batch,
     channel::{Channel, NLMSG_DONE, NLMSG_ERROR},
     wire::{HEADER, Message, Request, attributes, text},
 };
@@ -19,7 +20,7 @@ const CAPPED: u16 = 0x100;
 const ACK_TLVS: u16 = 0x200;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 /// Requests per datagram: 40 KB or so, well inside the default send buffer.
-const CHUNK: usize = 512;
+pub(crate) const CHUNK: usize = 512;
 /// Questions per datagram: each answer takes a page or two of receive buffer, which an
 /// unprivileged process gets 208 KB of.
 const QUESTIONS: usize = 32;
@@ -52,33 +53,43 @@ impl Socket {
     }
 
     /// Sends them all, in order, and says what became of each.
-    pub(crate) fn batch(&mut self, requests: &mut [Request]) -> Vec<Result<(), Refusal>> {
+    pub(crate) fn run_all(&mut self, requests: &[Request]) -> Vec<Result<(), Refusal>> {
         let mut results = Vec::with_capacity(requests.len());
-        for chunk in requests.chunks_mut(CHUNK) {
-            results.extend(self.exchange(chunk, |_, _| {}));
+        for chunk in requests.chunks(CHUNK) {
+            let begun = results.len();
+            results.resize(begun + chunk.len(), Ok(()));
+            let failures = self.batch(&mut chunk.iter().collect());
+            failures.into_iter().for_each(|(index, refusal)| results[begun + index] = Err(refusal));
         }
         results
     }
 
+    /// Sends no more than [`CHUNK`] of them, in order, and says which failed.
+    pub(crate) fn batch(&mut self, batch: &mut Batch) -> Vec<(usize, Refusal)> {
+        self.exchange(batch, |_, _| {})
+    }
+
     /// One request.
     pub(crate) fn run(&mut self, request: Request) -> Result<(), Refusal> {
-        self.exchange(&mut [request], |_, _| {}).remove(0)
+        let failures = self.batch(&mut request.into());
+        failures.into_iter().next().map_or(Ok(()), |(_, refusal)| Err(refusal))
     }
 
     /// Asks them all; a question has one answer or a refusal.
     pub(crate) fn ask<T>(
         &mut self,
-        questions: &mut [Request],
+        questions: &[Request],
         mut read: impl FnMut(&[u8]) -> Option<T>,
     ) -> Vec<Result<T, Refusal>> {
         let mut answers = Vec::with_capacity(questions.len());
-        for chunk in questions.chunks_mut(QUESTIONS) {
-            let mut found: Vec<Option<T>> = std::iter::repeat_with(|| None).take(chunk.len()).collect();
-            let results = self.exchange(chunk, |index, message| found[index] = read(message.payload));
-            answers.extend(results.into_iter().zip(found).map(|(result, answer)| {
-                result?;
-                answer.ok_or_else(|| Refusal::new(Errno::EBADMSG, "an answer that cannot be read"))
-            }));
+        for chunk in questions.chunks(QUESTIONS) {
+            let unreadable = || Err(Refusal::new(Errno::EBADMSG, "an answer that cannot be read"));
+            let mut found: Vec<Result<T, Refusal>> = std::iter::repeat_with(unreadable).take(chunk.len()).collect();
+            let failures = self.exchange(&mut chunk.iter().collect(), |index, message| {
+                found[index] = read(message.payload).map_or_else(unreadable, Ok);
+            });
+            failures.into_iter().for_each(|(index, refusal)| found[index] = Err(refusal));
+            answers.append(&mut found);
         }
         answers
     }
@@ -102,28 +113,25 @@ impl Socket {
         self.0.beginning(request, read, verdict)
     }
 
-    /// One datagram of requests. Only failures are reported, except that the last request is
+    /// One datagram of requests, and those that failed. Only failures are reported, except that the last request is
     /// acknowledged too: when its answer is here, so are all others.
-    fn exchange(
-        &mut self,
-        requests: &mut [Request],
-        mut on_answer: impl FnMut(usize, &Message<'_>),
-    ) -> Vec<Result<(), Refusal>> {
-        let Some(last) = requests.len().checked_sub(1) else { return Vec::new() };
-        requests[last].add_flags(NLM_F_ACK);
-        let (first, datagram) = self.0.number(requests);
-        let mut results = vec![Ok(()); requests.len()];
-        if let Err(error) = self.0.send(&datagram) {
-            results.fill(Err(error));
-            return results;
+    fn exchange(&mut self, batch: &mut Batch, mut on_answer: impl FnMut(usize, &Message<'_>)) -> Vec<(usize, Refusal)> {
+        let Some(last) = batch.len().checked_sub(1) else { return Vec::new() };
+        batch.flag_last(NLM_F_ACK);
+        let first = self.0.number_batch(batch);
+        let mut failures: Vec<(usize, Refusal)> = Vec::new();
+        if let Err(error) = self.0.send(batch.datagram()) {
+            return (0..=last).map(|index| (index, error.clone())).collect();
         }
         loop {
             let answers = match self.0.receive() {
                 Ok(answers) => answers,
                 Err(error) => {
                     // Which answers were lost cannot be known.
-                    results.iter_mut().filter(|result| result.is_ok()).for_each(|result| *result = Err(error.clone()));
-                    return results;
+                    let known: BTreeSet<usize> = failures.iter().map(|(index, _)| *index).collect();
+                    let others = (0..=last).filter(|index| !known.contains(index));
+                    failures.extend(others.map(|index| (index, error.clone())));
+                    return failures;
                 }
             };
             for message in answers {
@@ -138,10 +146,10 @@ impl Socket {
                     continue;
                 }
                 if let Some(refusal) = refusal(&message) {
-                    results[index] = Err(refusal);
+                    failures.push((index, refusal));
                 }
                 if index == last {
-                    return results;
+                    return failures;
                 }
             }
         }

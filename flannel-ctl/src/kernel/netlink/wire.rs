@@ -101,6 +101,10 @@ impl Request {
         &self.bytes
     }
 
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     fn measured(mut self) -> Self {
         let length = u32::try_from(self.bytes.len()).expect("requests are short");
         self.bytes[..4].copy_from_slice(&length.to_ne_bytes());
