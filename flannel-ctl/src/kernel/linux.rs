@@ -8,6 +8,7 @@ mod explain;
 mod fast;
 mod interpret;
 mod observe;
+mod route_count;
 mod scope;
 mod setting;
 mod settle;
@@ -59,6 +60,8 @@ pub struct LinuxKernel {
     uplink: Underlay,
     /// Who is where on the uplink, as far as notices have told: flows remember the address that they are sent to.
     neighbours: BTreeMap<IpAddr, Mac>,
+    /// IPv4 routes when all of ours were in place last.
+    routes: Option<u64>,
 }
 
 /// The uplink as far as notices have told. It starts empty, so that the first notice of
@@ -86,6 +89,7 @@ impl LinuxKernel {
             v6: None,
             uplink: Underlay::default(),
             neighbours: BTreeMap::new(),
+            routes: None,
         })
     }
 

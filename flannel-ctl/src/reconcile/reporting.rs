@@ -157,6 +157,10 @@ impl Memory {
         self.deaf.insert(ear, text);
     }
 
+    pub(super) fn is_deaf(&self, ear: Ear) -> bool {
+        self.deaf.contains_key(&ear)
+    }
+
     pub(super) fn disturbed(&mut self, key: Key) {
         self.disturbed.insert(key);
     }

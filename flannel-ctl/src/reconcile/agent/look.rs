@@ -4,42 +4,82 @@ use std::time::Duration;
 
 use rand::Rng as _;
 
-use super::{Agent, LARGE};
+use super::{Agent, Ear, LARGE};
 use crate::{kernel::Kernel, reconcile::Host};
 
-/// Every object is looked at this often.
+/// Every object is looked at this often, as long as they are no more than [`MANY`].
 const SWEEP: Duration = Duration::from_secs(10);
+/// What is more than this prolongs the time in which each table entry is looked at again, so that a large cluster costs an
+/// idle node no more than a middling one. The kernel tells of each change to these tables by itself; whatever it does not
+/// tell of, and everything while nothing is heard, is still looked at within [`SWEEP`].
+const MANY: usize = 10_000;
+/// Up to so many times.
+const LONGEST: f64 = 6.0;
 
-/// When to look at the next part.
+/// When to look at what.
 #[derive(Debug)]
 pub(super) struct Sweep {
-    due: Duration,
+    /// The first part, which is small: all that may change without a notice.
+    few: Duration,
+    /// The next one of the others.
+    table: Duration,
     part: usize,
     /// [`SWEEP`], except in tests.
     pub(super) every: Duration,
 }
 
+/// How much there is to look at.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    parts: usize,
+    objects: usize,
+    /// Nothing is heard of the kernel, so looking is all there is.
+    deaf: bool,
+}
+
 impl Default for Sweep {
     fn default() -> Self {
-        Self { due: Duration::ZERO, part: 0, every: SWEEP }
+        Self { few: Duration::ZERO, table: Duration::ZERO, part: 1, every: SWEEP }
     }
 }
 
 impl Sweep {
     pub(super) fn due(&self) -> Duration {
-        self.due
+        self.few.min(self.table)
     }
 
     /// Which part is to be looked at now.
     pub(super) fn part(&self, now: Duration) -> Option<usize> {
-        (self.due <= now).then_some(self.part)
+        if self.few <= now { Some(0) } else { (self.table <= now).then_some(self.part) }
     }
 
-    /// Goes on with this part of so many, in time for each to be looked at again within a sweep.
-    fn goes_on(&mut self, part: usize, parts: usize, now: Duration) {
-        let share = u32::try_from(parts).map_or(self.every, |parts| self.every / parts.max(1));
-        self.due = now + share.mul_f64(rand::rng().random_range(0.8..0.98));
-        self.part = part % parts;
+    /// This part has been looked at; in time for it to be looked at again, the others come first.
+    fn goes_on(&mut self, part: usize, extent: Extent, now: Duration) {
+        let share = rand::rng().random_range(0.8..0.98);
+        if part == 0 {
+            self.few = now + self.every.mul_f64(share);
+        } else {
+            self.part = part % (extent.parts - 1) + 1;
+            self.table = now + self.round(extent).mul_f64(share);
+        }
+    }
+
+    /// Everything has been looked at.
+    fn begins_anew(&mut self, extent: Extent, now: Duration) {
+        self.goes_on(0, extent, now);
+        if extent.parts > 1 {
+            self.goes_on(extent.parts - 1, extent, now);
+        } else {
+            self.table = Duration::MAX;
+        }
+    }
+
+    /// The time for one part of the tables.
+    fn round(&self, extent: Extent) -> Duration {
+        let tables = u32::try_from(extent.parts - 1).map_or(1, |tables| tables.max(1));
+        let longer = u32::try_from(extent.objects / (MANY / 10)).map_or(LONGEST, |tenths| f64::from(tenths) / 10.0);
+        let longer = if extent.deaf { 1.0 } else { longer.clamp(1.0, LONGEST) };
+        self.every.mul_f64(longer) / tables
     }
 }
 
@@ -62,7 +102,7 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
     /// A part of what nobody gave reason to doubt. What is not as it was brings a full look, and so does a part that
     /// could not be read.
     pub(super) fn sweep(&mut self, part: usize) {
-        self.sweep.goes_on(part + 1, K::PARTS, self.now());
+        self.sweep.goes_on(part, self.extent(), self.now());
         let still = self.kernel.is_still(part, self.world.observed(), self.world.wanted());
         if !matches!(still, Ok(true)) {
             tracing::debug!(part, ?still, "not as it was");
@@ -75,9 +115,13 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
         }
     }
 
+    fn extent(&self) -> Extent {
+        Extent { parts: K::PARTS, objects: self.world.observed().len(), deaf: self.memory.is_deaf(Ear::Kernel) }
+    }
+
     fn read_kernel(&mut self, why: &'static str) {
         tracing::debug!(why, "looking at the kernel state");
-        self.sweep.goes_on(0, K::PARTS, self.now());
+        self.sweep.begins_anew(self.extent(), self.now());
         match self.kernel.observe(self.world.wanted()) {
             Ok(observed) => {
                 self.memory.observe_problem = None;
@@ -111,19 +155,39 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_part_is_looked_at_again_within_a_sweep() {
+    /// The longest time between two looks at each part.
+    fn longest(objects: usize, deaf: bool) -> [Duration; 6] {
+        let extent = Extent { parts: 6, objects, deaf };
         let (mut sweep, mut now) = (Sweep::default(), Duration::ZERO);
-        sweep.goes_on(0, 5, now);
-        let mut last = [Duration::ZERO; 5];
-        for turn in 0..100 {
+        sweep.begins_anew(extent, now);
+        let (mut last, mut longest) = ([Duration::ZERO; 6], [Duration::ZERO; 6]);
+        for _ in 0..300 {
             assert_eq!(sweep.part(now), None);
             now = sweep.due();
-            let part = sweep.part(now).unwrap();
-            assert_eq!(part, turn % 5);
-            assert!(now - last[part] <= SWEEP, "part {part} after {:?}", now - last[part]);
-            last[part] = now;
-            sweep.goes_on(part + 1, 5, now);
+            while let Some(part) = sweep.part(now) {
+                longest[part] = longest[part].max(now - last[part]);
+                last[part] = now;
+                sweep.goes_on(part, extent, now);
+            }
+        }
+        longest
+    }
+
+    #[test]
+    fn every_part_is_looked_at_again_within_a_sweep() {
+        for (objects, deaf) in [(0, false), (MANY, false), (60 * MANY, true)] {
+            let longest = longest(objects, deaf);
+            assert!(longest.iter().all(|wait| (SWEEP / 2..=SWEEP).contains(wait)), "{objects} {deaf} {longest:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_change_silently_is_looked_at_within_a_sweep_however_large_the_tables_are() {
+        for (objects, longer) in [(3 * MANY, 3.0), (6 * MANY, LONGEST), (usize::MAX, LONGEST)] {
+            let [few, tables @ ..] = longest(objects, false);
+            assert!(few <= SWEEP, "{few:?}");
+            let limit = SWEEP.mul_f64(longer);
+            assert!(tables.iter().all(|wait| (limit / 2..=limit).contains(wait)), "{objects} {tables:?}");
         }
     }
 }

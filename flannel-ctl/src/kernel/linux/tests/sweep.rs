@@ -21,6 +21,23 @@ fn what_nobody_touched_is_still_so() {
 }
 
 #[test]
+fn a_route_that_vanished_is_missed_without_reading_the_others() {
+    isolated(|| {
+        let mut lab = lab();
+        let wanted = mesh(&lab, &[Family::V4], 1..=20);
+        lab.converge(&wanted);
+        let few_are_still = |lab: &mut Lab| lab.kernel.is_still(0, &wanted, &wanted).unwrap();
+        assert!(few_are_still(&mut lab) && few_are_still(&mut lab));
+        ip("route add 10.77.0.0/24 dev up0");
+        assert!(few_are_still(&mut lab), "another's");
+        ip("route del 10.0.5.0/24");
+        assert!(!few_are_still(&mut lab) && !few_are_still(&mut lab));
+        lab.converge(&wanted);
+        assert!(few_are_still(&mut lab));
+    });
+}
+
+#[test]
 fn every_kind_of_damage_is_found_by_a_round_of_sweeps() {
     isolated(|| {
         let mut lab = lab();
