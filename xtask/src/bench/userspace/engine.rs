@@ -4,8 +4,8 @@ use std::{sync::Arc, sync::mpsc};
 
 use anyhow::{Context as _, Result, bail};
 use flannel_ctl::{
-    model::Mac,
-    userspace::{Engine, Forward, Offloads, Options, Table, Wire},
+    model::{Forward, Mac},
+    userspace::{Engine, Offloads, Options, Table, Wire},
 };
 
 use super::Tunnel;
