@@ -8,6 +8,7 @@ pub mod cleanup;
 mod error;
 mod fast;
 mod former;
+mod handover;
 mod heap;
 mod listen;
 mod node;
@@ -33,7 +34,7 @@ pub use error::StartError;
 use self::node::Node;
 use crate::{
     config::Settings,
-    kernel::{Notice, linux::LinuxKernel},
+    kernel::{Notice, linux::LinuxKernel, userspace::Parting},
     reconcile::{Agent, Start, Wake},
     serve::{HealthServer, Heartbeat, Readiness, Report, ReportHandle, StatusSocket, notify},
     source::{Event, EventSink},
@@ -58,14 +59,16 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;
-    let outcome = runtime.block_on(serve(settings));
+    let parting = Parting::default();
+    let outcome = runtime.block_on(serve(settings, parting.clone()));
     // Tasks that wait for the network must not delay the exit.
     runtime.shutdown_background();
+    parting.end();
     drop(lock);
     outcome
 }
 
-async fn serve(settings: Settings) -> Result<(), StartError> {
+async fn serve(settings: Settings, parting: Parting) -> Result<(), StartError> {
     let mut stop = Stop::new()?;
     let readiness = Readiness::new();
     let ready = vec![readiness.wait_for("the lease and its first whole pass over the kernel")];
@@ -85,7 +88,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let waiting = tokio::spawn(beat_while_waiting(heartbeat.clone(), readiness.clone()));
 
     // Before anything else is known, what was carried before is carried again.
-    let userspace = userspace::resume(&settings.paths.run_dir, &wake_tx);
+    let userspace = userspace::resume(&settings.paths.run_dir, &wake_tx, parting);
     let prepared = tokio::select! {
         prepared = prepare::prepare(&settings, &report_tx, userspace) => prepared?,
         () = stop.asked() => return Ok(()),
@@ -131,6 +134,9 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     shutdown_tx.send_replace(true);
     drop(wake_tx.send(Wake::Stop));
     drop(tokio::time::timeout(prepare::RELEASE_LIMIT, source).await);
+    // It leaves its engines to `parting`.
+    let (_, agent) = threads.swap_remove(0);
+    drop(tokio::time::timeout(prepare::RELEASE_LIMIT, tokio::task::spawn_blocking(|| agent.join())).await);
     match ended {
         None => Ok(()),
         Some(name) => Err(StartError::Died(name)),

@@ -117,7 +117,7 @@ pub(super) async fn prepare(
     if facts.in_userspace() {
         kernel = kernel.with_userspace(userspace);
     } else {
-        userspace.stop_all();
+        kernel = kernel.with_leaving(userspace);
         forwarding::forget(&settings.paths.run_dir)?;
     }
     if let Some(fast) = datapath.fast_path {

@@ -6,16 +6,21 @@ use std::{
     sync::mpsc::Sender,
 };
 
+use super::handover::Store;
 use crate::{
-    kernel::{KernelError, Notice, links::Links, userspace::Userspace},
+    kernel::{
+        KernelError, Notice,
+        links::Links,
+        userspace::{Parting, Userspace},
+    },
     model::Kept,
     reconcile::{Inbox, Wake},
     state::forwarding,
 };
 
 /// Engines that run already if there were some before, and that wake the loop when they end.
-pub(super) fn resume(run_dir: &Path, wake_tx: &Sender<Wake<Notice>>) -> Userspace {
-    let mut userspace = Userspace::new(wake(wake_tx.clone()), keeper(run_dir.to_owned()));
+pub(super) fn resume(run_dir: &Path, wake_tx: &Sender<Wake<Notice>>, parting: Parting) -> Userspace {
+    let mut userspace = Userspace::new(wake(wake_tx.clone()), keeper(run_dir.to_owned()), Store::open(), parting);
     match forwarding::load(run_dir) {
         Ok(Some(kept)) => match indexes() {
             Ok(indexes) => userspace.resume(&kept, |name| indexes.get(name).copied()),
@@ -24,6 +29,7 @@ pub(super) fn resume(run_dir: &Path, wake_tx: &Sender<Wake<Notice>>) -> Userspac
         Ok(None) => {}
         Err(error) => tracing::warn!(%error, "the forwarding table of the last run"),
     }
+    userspace.let_go();
     userspace
 }
 

@@ -53,6 +53,7 @@ pub struct LinuxKernel {
     filter: Option<Box<dyn PacketFilter>>,
     fast: Option<FastPath>,
     userspace: Option<Userspace>,
+    leaving: Option<Userspace>,
     nexthops: bool,
     /// Our tunnel devices as last seen.
     v4: Option<Link>,
@@ -84,6 +85,7 @@ impl LinuxKernel {
             filter: None,
             fast: None,
             userspace: None,
+            leaving: None,
             nexthops,
             v4: None,
             v6: None,
@@ -111,6 +113,13 @@ impl LinuxKernel {
     #[must_use]
     pub fn with_userspace(mut self, userspace: Userspace) -> Self {
         self.userspace = Some(userspace);
+        self
+    }
+
+    /// The userspace datapath that this node had before: it carries packets until something takes its device's place.
+    #[must_use]
+    pub fn with_leaving(mut self, userspace: Userspace) -> Self {
+        self.leaving = Some(userspace);
         self
     }
 

@@ -3,9 +3,9 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    mem::ManuallyDrop,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -15,26 +15,51 @@ use super::KernelError;
 use crate::{
     model::{EnginePolicy, EngineWire, Family, Kept, Key, Object, Op, State},
     plan::explain::explain as words,
-    userspace::{Engine, EngineError, Offloads, Options, Statistics, Table, Wire},
+    userspace::{self, Engine, EngineError, Inherited, Offloads, Options, Statistics, Table, Wire},
 };
 
 /// How soon after one change of what is kept the next is written.
 const KEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Engines and the table that they share. Dropping it leaves them running: they end with the process.
+/// Engines and the table that they share. Dropping it leaves them running, in the hands of [`Parting`].
 pub struct Userspace {
     table: Arc<Table>,
     engines: BTreeMap<Family, Running>,
     /// Called when an engine has ended by itself.
     ended: Arc<dyn Fn() + Send + Sync>,
     keep: Box<dyn FnMut(&Kept) + Send>,
+    handover: Box<dyn Handover>,
+    parting: Parting,
     unkept: bool,
     kept_at: Option<Instant>,
 }
 
+/// Keeps descriptors open beyond the end of this process, under names.
+pub trait Handover: Send {
+    /// What the last process has left under this name.
+    fn take(&mut self, name: &str) -> Vec<OwnedFd>;
+    /// What it has left and nobody took, by name.
+    fn left(&mut self) -> Vec<(String, Vec<OwnedFd>)>;
+    /// For the next process.
+    fn keep(&mut self, name: &str, descriptors: &[BorrowedFd<'_>]);
+    /// Nothing of this name is for the next process.
+    fn forget(&mut self, name: &str);
+}
+
+/// Engines that carry packets until the process ends, whoever started them being gone already.
+#[derive(Clone, Debug, Default)]
+pub struct Parting(Arc<Mutex<Vec<Engine>>>);
+
+impl Parting {
+    /// Nothing else is left to do: ends them, once each has sent what it holds.
+    pub fn end(&self) {
+        let engines = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        engines.into_iter().for_each(Engine::stop);
+    }
+}
+
 struct Running {
-    /// Its threads go on when this is dropped: until the process ends they are the datapath.
-    engine: ManuallyDrop<Engine>,
+    engine: Engine,
     policy: EnginePolicy,
     /// Index of its device.
     index: u32,
@@ -44,12 +69,19 @@ struct Running {
 impl Userspace {
     /// `ended` is called, on any thread, when an engine has ended by itself; `keep` writes down what the next daemon
     /// shall find.
-    pub fn new(ended: impl Fn() + Send + Sync + 'static, keep: impl FnMut(&Kept) + Send + 'static) -> Self {
+    pub fn new(
+        ended: impl Fn() + Send + Sync + 'static,
+        keep: impl FnMut(&Kept) + Send + 'static,
+        handover: impl Handover + 'static,
+        parting: Parting,
+    ) -> Self {
         Self {
             table: Arc::default(),
             engines: BTreeMap::new(),
             ended: Arc::new(ended),
             keep: Box::new(keep),
+            handover: Box::new(handover),
+            parting,
             unkept: false,
             kept_at: None,
         }
@@ -65,6 +97,14 @@ impl Userspace {
                 Ok(()) => tracing::info!(device = policy.device, "carrying packets for the peers of the last run"),
                 Err(error) => tracing::warn!(%error, device = policy.device, "cannot carry packets yet"),
             }
+        }
+    }
+
+    /// Whatever the last process has left that no engine goes on with.
+    pub fn let_go(&mut self) {
+        for (name, descriptors) in self.handover.left() {
+            descriptors.iter().for_each(|descriptor| userspace::retire(descriptor.as_fd()));
+            self.handover.forget(&name);
         }
     }
 
@@ -133,19 +173,29 @@ impl Userspace {
         let ended = Arc::new(AtomicBool::new(false));
         let (flag, told) = (Arc::clone(&ended), Arc::clone(&self.ended));
         let device = policy.device.clone();
-        let engine = Engine::start(&options(policy), &self.table, move |error| {
+        let [queues, sockets] = names(family);
+        let inherited = Inherited { queues: self.handover.take(&queues), sockets: self.handover.take(&sockets) };
+        let started = Engine::start_with(&options(policy), &self.table, inherited, move |error| {
             tracing::warn!(%error, device, "the userspace engine ended");
             flag.store(true, Ordering::Release);
             told();
-        })?;
-        self.engines
-            .insert(family, Running { engine: ManuallyDrop::new(engine), policy: policy.clone(), index, ended });
+        });
+        if !started.as_ref().is_ok_and(Engine::has_adopted) {
+            [&queues, &sockets].into_iter().for_each(|name| self.handover.forget(name));
+        }
+        let engine = started?;
+        if !engine.has_adopted() {
+            self.handover.keep(&queues, &engine.queues());
+            self.handover.keep(&sockets, &engine.sockets());
+        }
+        self.engines.insert(family, Running { engine, policy: policy.clone(), index, ended });
         Ok(())
     }
 
     fn stop(&mut self, family: Family) {
         if let Some(running) = self.engines.remove(&family) {
-            ManuallyDrop::into_inner(running.engine).stop();
+            running.engine.retire();
+            names(family).iter().for_each(|name| self.handover.forget(name));
         }
     }
 
@@ -163,6 +213,8 @@ impl Drop for Userspace {
         if self.unkept {
             self.keep_now();
         }
+        let engines = std::mem::take(&mut self.engines).into_values().map(|running| running.engine);
+        self.parting.0.lock().unwrap_or_else(PoisonError::into_inner).extend(engines);
     }
 }
 
@@ -170,6 +222,11 @@ impl fmt::Debug for Userspace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Userspace").field("engines", &self.engines.keys()).finish_non_exhaustive()
     }
+}
+
+/// Of queues and sockets, in the store of descriptors.
+fn names(family: Family) -> [String; 2] {
+    ["queue", "socket"].map(|what| format!("{what}-{family}"))
 }
 
 fn options(policy: &EnginePolicy) -> Options {

@@ -124,6 +124,7 @@ impl Encapsulate {
                 Err(error) => return Err(shared.device_error("read", error)),
             }
         }
+        self.flush();
         Ok(())
     }
 

@@ -1,8 +1,11 @@
 //! The engine: opens device and sockets, runs the threads.
 
 use std::{
-    fmt, io,
-    net::SocketAddr,
+    fmt,
+    fs::File,
+    io,
+    net::{SocketAddr, UdpSocket},
+    os::fd::{AsFd as _, BorrowedFd},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -11,8 +14,8 @@ use std::{
 };
 
 use super::{
-    Counter, EngineError, Offloads, Options, Statistics, Table, counters::Counts, decapsulate::Decapsulate,
-    encapsulate::Encapsulate, socket::Sockets, tun::Tun, wait::Stop,
+    Counter, EngineError, Inherited, Offloads, Options, Statistics, Table, counters::Counts, decapsulate::Decapsulate,
+    encapsulate::Encapsulate, inherited::retire, socket::Sockets, tun::Tun, wait::Stop,
 };
 
 /// More threads than this do not help: a core moves packets faster than most wires.
@@ -23,6 +26,7 @@ const MOST_QUEUES: usize = 4;
 pub struct Engine {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    adopted: bool,
 }
 
 /// What the threads have in common.
@@ -52,11 +56,31 @@ impl Engine {
         table: &Arc<Table>,
         ended: impl FnOnce(EngineError) + Send + 'static,
     ) -> Result<Self, EngineError> {
-        let queues = options.queues.unwrap_or_else(default_queues).clamp(1, MOST_QUEUES);
-        let tun = Tun::open(&options.device, queues, options.offloads)?;
-        let threads = tun.queues.len();
+        Self::start_with(options, table, Inherited::default(), ended)
+    }
+
+    /// The same, with what another process has handed on, if it fits.
+    pub fn start_with(
+        options: &Options,
+        table: &Arc<Table>,
+        inherited: Inherited,
+        ended: impl FnOnce(EngineError) + Send + 'static,
+    ) -> Result<Self, EngineError> {
+        let Options { device, receive_buffer, offloads, .. } = options;
         let local = SocketAddr::new(options.local, options.wire.port());
-        let sockets = Sockets::open(local, threads, options.receive_buffer, tun.offloads)?;
+        let adopted = inherited.adopt(device, local, MOST_QUEUES);
+        let has_adopted = adopted.is_some();
+        let (tun, sockets) = if let Some((queues, sockets)) = adopted {
+            let tun = Tun::with(device, queues, *offloads)?;
+            let sockets = Sockets::with(local, sockets, *receive_buffer, tun.offloads)?;
+            (tun, sockets)
+        } else {
+            let queues = options.queues.unwrap_or_else(default_queues).clamp(1, MOST_QUEUES);
+            let tun = Tun::open(device, queues, *offloads)?;
+            let sockets = Sockets::open(local, tun.queues.len(), *receive_buffer, tun.offloads)?;
+            (tun, sockets)
+        };
+        let threads = tun.queues.len();
         let stop = Stop::new().map_err(|source| EngineError::Thread { source })?;
         let shared = Arc::new(Shared {
             options: options.clone(),
@@ -68,7 +92,8 @@ impl Engine {
             counts: (0..2 * threads).map(|_| Arc::default()).collect(),
             ended: Mutex::new(Ended(Some(Box::new(ended)))),
         });
-        let mut engine = Self { shared: Arc::clone(&shared), threads: Vec::with_capacity(2 * threads) };
+        let mut engine =
+            Self { shared: Arc::clone(&shared), threads: Vec::with_capacity(2 * threads), adopted: has_adopted };
         for queue in 0..threads {
             let counts = |way: usize| Arc::clone(&shared.counts[2 * queue + way]);
             let out = Encapsulate::new(Arc::clone(&shared), queue, counts(0), table.reader());
@@ -104,6 +129,29 @@ impl Engine {
         let counts = shared.counts.iter().map(Arc::as_ref).chain([&overflow]);
         let offloads = Offloads { udp_gso: shared.cuts(), ..shared.offloads };
         Statistics::new(counts, offloads, shared.tun.queues.len())
+    }
+
+    /// Whether it goes on with what another process had opened.
+    pub fn has_adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// What packets of this node wait in; to hand on.
+    pub fn queues(&self) -> Vec<BorrowedFd<'_>> {
+        self.shared.tun.queues.iter().map(File::as_fd).collect()
+    }
+
+    /// What packets for this node wait in; to hand on.
+    pub fn sockets(&self) -> Vec<BorrowedFd<'_>> {
+        self.shared.sockets.receive.iter().map(UdpSocket::as_fd).collect()
+    }
+
+    /// As [`Engine::stop`], and nothing comes any more to what was handed on.
+    pub fn retire(self) {
+        let shared = Arc::clone(&self.shared);
+        drop(self);
+        let queues = shared.tun.queues.iter().map(File::as_fd);
+        queues.chain(shared.sockets.receive.iter().map(UdpSocket::as_fd)).for_each(retire);
     }
 
     /// Ends the threads and waits for them: milliseconds. The device stays, and takes no packets any more.

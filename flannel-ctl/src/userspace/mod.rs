@@ -15,6 +15,7 @@ mod encapsulate;
 mod engine;
 mod error;
 mod flow;
+mod inherited;
 mod notice;
 mod options;
 pub mod packet;
@@ -29,10 +30,11 @@ mod wire;
 pub use counters::{Counter, Statistics};
 pub use engine::Engine;
 pub use error::EngineError;
+pub use inherited::{Inherited, retire};
 pub use options::{Offloads, Options};
 pub use probe::probe;
 pub use table::{Reader, Table};
-pub use tun::create_device;
+pub use tun::{QUEUE_LENGTH, create_device};
 pub use wire::{Wire, WireFault};
 
 #[cfg(test)]

@@ -45,9 +45,21 @@ impl Sockets {
         buffer: usize,
         allowed: Offloads,
     ) -> Result<Self, EngineError> {
+        let receive = (0..threads).map(|_| receiving(local)).collect::<Result<_, _>>()?;
+        Self::with(local, receive, buffer, allowed)
+    }
+
+    /// Receiving sockets that are bound already.
+    pub(super) fn with(
+        local: SocketAddr,
+        receive: Vec<UdpSocket>,
+        buffer: usize,
+        allowed: Offloads,
+    ) -> Result<Self, EngineError> {
         let mut offloads = allowed;
-        let receive: Vec<_> =
-            (0..threads).map(|_| receiving(local, buffer, &mut offloads)).collect::<Result<_, _>>()?;
+        for socket in &receive {
+            prepare(socket, local, buffer, &mut offloads)?;
+        }
         let send: Vec<_> = (0..SOURCE_PORTS).map(|_| sending(local.ip())).collect::<Result<_, _>>()?;
         offloads.batches &= sys::has_batches(receive[0].as_fd());
         offloads.udp_gso &= send.iter().all(|socket| sys::has_udp_segment(socket.as_fd()));
@@ -65,14 +77,20 @@ impl Sockets {
     }
 }
 
-fn receiving(local: SocketAddr, buffer: usize, offloads: &mut Offloads) -> Result<UdpSocket, EngineError> {
+fn receiving(local: SocketAddr) -> Result<UdpSocket, EngineError> {
     let failed = |step| move |source: io::Error| EngineError::Socket { step, address: local, source };
     let socket = open(local).map_err(failed("open"))?;
     // Also for the successor of this process, which takes the port before this one lets it go.
     setsockopt(&socket, ReusePort, &true).map_err(io::Error::from).map_err(failed("share the port"))?;
+    bind_to(&socket, local).map_err(failed("bind"))?;
+    Ok(socket)
+}
+
+fn prepare(socket: &UdpSocket, local: SocketAddr, buffer: usize, offloads: &mut Offloads) -> Result<(), EngineError> {
+    let failed = |step| move |source: io::Error| EngineError::Socket { step, address: local, source };
     // Without CAP_NET_ADMIN in the first user namespace: as much as net.core.rmem_max allows.
-    setsockopt(&socket, RcvBufForce, &buffer)
-        .or_else(|_| setsockopt(&socket, RcvBuf, &buffer))
+    setsockopt(socket, RcvBufForce, &buffer)
+        .or_else(|_| setsockopt(socket, RcvBuf, &buffer))
         .map_err(io::Error::from)
         .map_err(failed("set the receive buffer"))?;
     let (level, name) = match local {
@@ -80,11 +98,15 @@ fn receiving(local: SocketAddr, buffer: usize, offloads: &mut Offloads) -> Resul
         SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS),
     };
     sys::set_option(socket.as_fd(), level, name, 1).map_err(failed("ask for the type of service"))?;
+    if local.is_ipv6() {
+        // Our own fast path leaves the sum out where the peer's device takes that, as this node's device may have done before.
+        sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_NO_CHECK6_RX, 1)
+            .map_err(failed("take datagrams without checksum"))?;
+    }
     if offloads.udp_gro {
         offloads.udp_gro = sys::set_udp_gro(socket.as_fd()).is_ok();
     }
-    bind_to(&socket, local).map_err(failed("bind"))?;
-    Ok(socket)
+    Ok(())
 }
 
 fn sending(local: IpAddr) -> Result<UdpSocket, EngineError> {

@@ -20,8 +20,10 @@ use std::{
 use nix::{errno::Errno, libc};
 
 mod batch;
+mod handed;
 
 pub(super) use batch::{has_batches, send_many};
+pub(super) use handed::{detach_queue, tun_device};
 
 /// Most messages that one [`receive`] takes.
 pub(super) const MAX_MESSAGES: usize = 16;

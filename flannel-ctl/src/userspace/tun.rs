@@ -12,7 +12,7 @@ use super::{EngineError, Offloads, packet::virtio, sys};
 
 const CLONE: &str = "/dev/net/tun";
 /// Packets, or super-packets, that wait for us: the default of 500 is lost in one burst.
-const QUEUE_LENGTH: libc::c_int = 2000;
+pub const QUEUE_LENGTH: u16 = 2000;
 /// Linux 6.2.
 const TUN_F_USO: libc::c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
@@ -44,12 +44,22 @@ impl Tun {
             sys::tun_attach(&file, device, flags(true)).map_err(failed("add a queue"))?;
             files.push(file);
         }
-        let mut offloads = Offloads { multi_queue: more > 0, ..allowed };
+        Self::with(device, files, allowed)
+    }
+
+    /// Queues that are open already.
+    pub(super) fn with(device: &str, files: Vec<File>, allowed: Offloads) -> Result<Self, EngineError> {
+        let failed = |step| move |source| EngineError::Device { step, device: device.to_owned(), source };
+        let mut offloads = Offloads { multi_queue: files.len() > 1, ..allowed };
         for file in &files {
             sys::tun_header_size(file, HEADER).map_err(failed("set the header's size"))?;
         }
         negotiate(&files[0], &mut offloads).map_err(failed("set offloads"))?;
-        sys::set_queue_length(device, QUEUE_LENGTH).map_err(failed("set the queue's length"))?;
+        match sys::set_queue_length(device, QUEUE_LENGTH.into()) {
+            // This call takes root of the first user namespace; whoever made the device has asked in another way.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
+            outcome => outcome.map_err(failed("set the queue's length"))?,
+        }
         Ok(Self { queues: files, offloads })
     }
 

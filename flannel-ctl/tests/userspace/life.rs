@@ -1,14 +1,17 @@
 //! Beginning and end.
 
-use std::time::{Duration, Instant};
+use std::{
+    os::fd::BorrowedFd,
+    time::{Duration, Instant},
+};
 
 use flannel_ctl::{
     model::Family,
-    userspace::{Engine, EngineError},
+    userspace::{Engine, EngineError, Inherited},
 };
 use xtask::lab::skip_unless;
 
-use super::site::{DEVICE, PATIENCE, echo, nodes, vxlan};
+use super::site::{DEVICE, PATIENCE, echo, inner, nodes, vxlan};
 
 #[test]
 fn a_deleted_device_ends_the_engine_with_its_name() {
@@ -47,6 +50,54 @@ fn an_engine_stops_at_once_and_its_successor_goes_on_with_the_same_device() {
     let again = || Engine::start(&options, &table, |error| panic!("{error}"));
     first.engine = Some(first.netns.enter(again).unwrap().unwrap());
     echo(&first, &second, Family::V4, 100);
+}
+
+/// As a service manager keeps them: what comes meanwhile waits.
+#[test]
+fn what_is_handed_on_goes_on_where_it_was_and_what_does_not_fit_is_out_of_the_way() {
+    if skip_unless(&["ip"]) {
+        return;
+    }
+    let [mut first, mut second] = nodes("ush");
+    let options = first.options(vxlan(1), Family::V4);
+    first.start(&options);
+    second.start(&second.options(vxlan(2), Family::V4));
+    let (here, there) = (first.udp(inner(Family::V4, 1)), second.udp(inner(Family::V4, 2)));
+    let (at, to) = (here.local_addr().unwrap(), there.local_addr().unwrap());
+    there.send_to(b"before", at).unwrap();
+    assert_eq!(here.recv(&mut [0; 9]).unwrap(), 6);
+    let table = first.table(Family::V4);
+    let keep = |descriptors: Vec<BorrowedFd<'_>>| {
+        descriptors.iter().map(|descriptor| descriptor.try_clone_to_owned().unwrap()).collect::<Vec<_>>()
+    };
+    let engine = first.engine.take().unwrap();
+    let [kept, unfit] = [0, 1].map(|_| Inherited { queues: keep(engine.queues()), sockets: keep(engine.sockets()) });
+    engine.stop();
+
+    there.send_to(b"while", at).unwrap();
+    here.send_to(b"whilst", to).unwrap();
+    let start = |inherited| {
+        let start = || Engine::start_with(&options, &table, inherited, |error| panic!("{error}"));
+        first.netns.enter(start).unwrap().unwrap()
+    };
+    let engine = start(kept);
+    assert!(engine.has_adopted());
+    assert_eq!(here.recv(&mut [0; 9]).unwrap(), 5);
+    assert_eq!(there.recv(&mut [0; 9]).unwrap(), 6);
+    let mut held = Inherited { queues: keep(engine.queues()), sockets: keep(engine.sockets()) };
+    engine.stop();
+
+    // One is missing: none is taken, and none of those that are still open elsewhere gets what is for the new ones.
+    let Inherited { queues, mut sockets } = unfit;
+    sockets.pop();
+    let engine = start(Inherited { queues, sockets });
+    assert!(!engine.has_adopted());
+    held.sockets.pop();
+    first.engine = Some(engine);
+    for _ in 0..20 {
+        echo(&first, &second, Family::V4, 100);
+    }
+    drop(held);
 }
 
 #[test]

@@ -53,6 +53,22 @@ fn an_engine_and_the_kernels_device_understand_each_other() {
     }
 }
 
+/// RFC 6935 lets tunnels over IPv6 do without the outer sum.
+#[test]
+fn datagrams_without_a_checksum_are_taken_over_ipv6() {
+    if skip_unless(&["ip", "bridge"]) {
+        return;
+    }
+    let [mut first, second] = nodes("us6z");
+    first.start(&first.options(vxlan(1), Family::V6));
+    second.start_kernel_with(Family::V6, "udp6zerocsumtx");
+    for family in Family::ALL {
+        transfer(&second, &first, family, OCTETS);
+        transfer(&first, &second, family, OCTETS);
+        echo(&second, &first, family, 100);
+    }
+}
+
 #[test]
 fn each_help_of_the_kernel_can_be_missing() {
     if skip_unless(&["ip"]) {

@@ -1,7 +1,7 @@
 //! Two nodes, a wire between them, a tunnel across it.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{Arc, mpsc},
     thread,
@@ -118,12 +118,17 @@ impl Node {
 
     /// The kernel's device in the engine's place, as flannel makes it.
     pub(crate) fn start_kernel(&self, family: Family) {
+        self.start_kernel_with(family, "udpcsum");
+    }
+
+    /// The same, with other options.
+    pub(crate) fn start_kernel_with(&self, family: Family, options: &str) {
         let (n, other) = (self.number, self.other());
         let (local, remote) = (outer(family, n), outer(family, other));
         let (own, peer) = (mac(n), mac(other));
         self.netns
             .ip(&format!(
-                "link add {DEVICE} address {own} type vxlan id {VNI} local {local} dev wire0 dstport {PORT} nolearning udpcsum\n\
+                "link add {DEVICE} address {own} type vxlan id {VNI} local {local} dev wire0 dstport {PORT} nolearning {options}\n\
                  neighbour add 10.244.{other}.0 lladdr {peer} dev {DEVICE} nud permanent\n\
                  neighbour add fd00:{other}:: lladdr {peer} dev {DEVICE} nud permanent\n"
             ))
@@ -200,11 +205,21 @@ pub(crate) fn echo(from: &Node, to: &Node, family: Family, octets: usize) {
     let sent: Vec<u8> = (0..octets).map(|at| u8::try_from(at % 251).unwrap()).collect();
     let mut buffer = vec![0; 1 << 16];
     here.send_to(&sent, there.local_addr().unwrap()).unwrap();
-    let (read, back) = there.recv_from(&mut buffer).unwrap();
+    let (read, back) = receive(&there, &mut buffer);
     assert_eq!(buffer[..read], sent);
     there.send_to(&buffer[..read], back).unwrap();
-    let (read, _) = here.recv_from(&mut buffer).unwrap();
+    let (read, _) = receive(&here, &mut buffer);
     assert_eq!(buffer[..read], sent);
+}
+
+/// A call with a limit to its time is not begun anew by the kernel when something interrupts it.
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> (usize, SocketAddr) {
+    loop {
+        match socket.recv_from(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            received => return received.unwrap(),
+        }
+    }
 }
 
 /// xorshift64; the same octets at both ends.

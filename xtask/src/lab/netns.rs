@@ -31,6 +31,10 @@ impl Netns {
     pub fn create(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         run(Command::new("ip").args(["netns", "add", &name]))?;
+        Self::set_up(name)
+    }
+
+    fn set_up(name: String) -> Result<Self> {
         let netns = Self { name };
         netns.sysctl(&[
             ("ipv6/conf/all/accept_dad", "0"),
@@ -43,6 +47,13 @@ impl Netns {
         ])?;
         netns.ip("link set lo up")?;
         Ok(netns)
+    }
+
+    /// Gives the namespace of a process a name; otherwise as [`Netns::create`].
+    pub fn attach(name: impl Into<String>, pid: u32) -> Result<Self> {
+        let name = name.into();
+        run(Command::new("ip").args(["netns", "attach", &name, &pid.to_string()]))?;
+        Self::set_up(name)
     }
 
     /// As in `ip netns list`.

@@ -72,6 +72,8 @@ pub struct PingReport {
     pub longest_gap: Duration,
     /// When the first lost request was sent, since the start.
     pub first_lost: Option<Duration>,
+    /// The same of the last one.
+    pub last_lost: Option<Duration>,
     /// Ascending.
     pub round_trips: Vec<Duration>,
 }
@@ -147,6 +149,7 @@ impl Ping {
             last_send_error: seen.last_send_error.clone(),
             longest_gap: intervals(longest),
             first_lost: position.map(intervals),
+            last_lost: answered.iter().rposition(|answered| !answered).map(intervals),
             round_trips,
         }
     }

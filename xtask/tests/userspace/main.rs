@@ -4,8 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test's helper functions are tests too")]
 
 mod flood;
+mod handover;
 mod life;
 mod mixed;
+mod reach;
+mod rights;
 mod site;
 mod steps;
 mod udp;

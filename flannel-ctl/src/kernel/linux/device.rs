@@ -48,6 +48,7 @@ impl LinuxKernel {
     /// Removes it if it is VXLAN or our TUN; another kind under that name is not ours.
     pub(super) fn delete_device(&mut self, family: Family, name: &str) -> Result<(), Refusal> {
         *self.device_slot(family) = None;
+        self.end_leaving();
         match self.find_link(name)? {
             Some(found) if found.vxlan.is_some() || found.lasting_tun => {
                 match self.socket.run(link::delete(found.index)) {
@@ -60,6 +61,7 @@ impl LinuxKernel {
     }
 
     fn put_device(&mut self, family: Family, wanted: &Device) -> Result<(), Refusal> {
+        self.end_leaving();
         let mut found = self.find_link(&wanted.name)?;
         if let Some(tun) = found.take_if(|found| found.lasting_tun) {
             // The userspace datapath's, which this node had before.

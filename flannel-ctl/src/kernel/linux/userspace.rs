@@ -9,6 +9,13 @@ use crate::{
 };
 
 impl LinuxKernel {
+    /// Ends what was carried in user space before, which has port and name of what comes.
+    pub(super) fn end_leaving(&mut self) {
+        if let Some(leaving) = self.leaving.take() {
+            leaving.stop_all();
+        }
+    }
+
     pub(super) fn apply_to_userspace(&mut self, ops: &[Op]) -> Vec<Result<(), KernelError>> {
         let devices = self.devices();
         if let Some(userspace) = &mut self.userspace {

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use nix::libc;
 
 use super::wire::{Put, Request, attributes, ip, text, u16_at, u32_at};
-use crate::model::{Device, Family, Mac, Object, Tun};
+use crate::{
+    model::{Device, Family, Mac, Object, Tun},
+    userspace::QUEUE_LENGTH,
+};
 
 /// `RTEXT_FILTER_SKIP_STATS` (`linux/rtnetlink.h`): 400 bytes a device that nobody reads.
 const SKIP_STATS: u32 = 8;
@@ -296,9 +299,11 @@ pub(crate) fn impossible_vxlan() -> Request {
         .nest(libc::IFLA_LINKINFO, |info| info.text(libc::IFLA_INFO_KIND, "vxlan"))
 }
 
-/// `ip link set INDEX mtu MTU up|down`
+/// `ip link set INDEX mtu MTU txqueuelen PACKETS up|down`
 pub(crate) fn change_tun(index: u32, to: &Tun) -> Request {
-    Request::new(libc::RTM_NEWLINK, 0, &body(index, Some(to.up))).u32(libc::IFLA_MTU, to.mtu)
+    Request::new(libc::RTM_NEWLINK, 0, &body(index, Some(to.up)))
+        .u32(libc::IFLA_MTU, to.mtu)
+        .u32(libc::IFLA_TXQLEN, QUEUE_LENGTH.into())
 }
 
 /// The attributes that `vxlan_changelink` accepts (6.18).
