@@ -60,8 +60,8 @@ pub(crate) struct ControlArgs {
     /// Changes a second of the storm, which lasts 10 s
     #[arg(long, default_value_t = 1000)]
     storm: u32,
-    /// Seconds of doing nothing; only with the largest number of leases
-    #[arg(long, default_value_t = 30)]
+    /// Seconds of doing nothing, in which a sweep comes round; only with the largest number of leases
+    #[arg(long, default_value_t = 60)]
     idle: u64,
     /// Everything once and small: does it work at all?
     #[arg(long)]
