@@ -284,12 +284,13 @@ fn super_packets_of_a_peer_pass_merged_or_not() {
             node.world.ip(command);
         }
         node.world.run(|| sh("bridge fdb add 02:00:00:00:00:01 dev flannel.1 dst 192.0.2.1"));
+        // Once: a command that another test starts at this moment holds a copy until it runs, and with it the port.
+        let listener = node.pod.run(|| TcpListener::bind("10.244.1.2:7001").unwrap());
         // First as segmentation-offload super-packets straight from the sender, then as single
         // packets that the receiving side's GRO merges.
         for offload in ["on", "off"] {
             let tuning = format!("ethtool -K eth0 tso {offload} gso {offload} tx-udp_tnl-segmentation {offload}");
             node.world.run(move || sh(&tuning));
-            let listener = node.pod.run(|| TcpListener::bind("10.244.1.2:7001").unwrap());
             let sender = node.world.spawn(|| {
                 let mut stream = TcpStream::connect("10.244.1.2:7001").unwrap();
                 stream.write_all(&vec![7; 8 << 20]).unwrap();
