@@ -84,7 +84,8 @@ fn read(file: &File) -> Option<Kept> {
     let engine = |engine: &Engine| {
         let wire = match (engine.vni, &engine.mac) {
             (Some(vni), Some(mac)) => EngineWire::Vxlan { vni, mac: mac.parse().ok()? },
-            _ => EngineWire::Raw,
+            (None, None) => EngineWire::Raw,
+            (Some(_), None) | (None, Some(_)) => return None,
         };
         let Engine { device, mtu, local, port, .. } = engine;
         let policy = EnginePolicy { wire, port: *port, device: device.clone(), mtu: *mtu, local: *local };
@@ -132,7 +133,18 @@ mod tests {
         store(dir.path(), &kept()).unwrap();
         assert_eq!(load(dir.path()).unwrap(), Some(kept()));
         let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
-        for damaged in ["", "[]", "{", &text[..text.len() / 2], &text.replace("02:00:00:00:00:01", "02:00")] {
+        let damaged = [
+            "",
+            "[]",
+            "{",
+            &text[..text.len() / 2],
+            &text.replace("02:00:00:00:00:01", "02:00"),
+            // One half of what a VXLAN wire needs.
+            &text.replacen("\"mac\":\"02:00:00:00:00:01\"", "\"mac\":null", 1),
+            &text.replacen("\"vni\":1", "\"vni\":null", 1),
+        ];
+        for damaged in damaged {
+            assert_ne!(damaged, text);
             fs::write(dir.path().join(NAME), damaged).unwrap();
             assert_eq!(load(dir.path()).unwrap(), None, "{damaged}");
         }
