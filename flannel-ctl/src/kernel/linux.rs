@@ -7,6 +7,7 @@ mod device;
 mod explain;
 mod fast;
 mod interpret;
+mod neighbours;
 mod observe;
 mod route_count;
 mod scope;
@@ -25,6 +26,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 pub(super) use explain::explain;
+use neighbours::Neighbours;
 pub use scope::Scope;
 
 use super::{
@@ -39,7 +41,7 @@ use super::{
     userspace::Userspace,
 };
 use crate::{
-    model::{Family, Mac, Op, PodLink, State},
+    model::{Family, Op, PodLink, State},
     plan::Facts,
     serve::report::FilterReport,
     traffic::Counts,
@@ -60,7 +62,7 @@ pub struct LinuxKernel {
     v6: Option<Link>,
     uplink: Underlay,
     /// Who is where on the uplink, as far as notices have told: flows remember the address that they are sent to.
-    neighbours: BTreeMap<IpAddr, Mac>,
+    neighbours: Neighbours,
     /// IPv4 routes when all of ours were in place last.
     routes: Option<u64>,
 }
@@ -90,7 +92,7 @@ impl LinuxKernel {
             v4: None,
             v6: None,
             uplink: Underlay::default(),
-            neighbours: BTreeMap::new(),
+            neighbours: Neighbours::default(),
             routes: None,
         })
     }
@@ -130,6 +132,7 @@ impl LinuxKernel {
         }
         if self.scope.uplink != scope.uplink {
             self.uplink = Underlay::default();
+            self.neighbours = Neighbours::default();
         }
         self.scope = scope;
     }

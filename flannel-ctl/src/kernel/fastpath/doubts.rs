@@ -22,14 +22,15 @@ impl Doubts {
         self.owed = true;
     }
 
-    /// Whether flows are to be doubted now.
-    pub(super) fn settle(&mut self, now: Instant) -> bool {
+    /// Has flows doubted if they are to be now. It stays owed if that fails.
+    pub(super) fn settle<E>(&mut self, now: Instant, doubt: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
         if self.wait(now) != Some(Duration::ZERO) {
-            return false;
+            return Ok(());
         }
-        self.owed = false;
         self.rested = Some(self.rested.map_or(now, |rested| rested.max(now)) + PAUSE);
-        true
+        doubt()?;
+        self.owed = false;
+        Ok(())
     }
 
     /// How long until flows are to be doubted; `None`: there is no reason to.
@@ -43,15 +44,39 @@ impl Doubts {
 mod tests {
     use super::*;
 
+    /// Whether flows are doubted now.
+    fn settle(doubts: &mut Doubts, now: Instant) -> bool {
+        let mut done = false;
+        let doubt = || {
+            done = true;
+            Ok::<(), ()>(())
+        };
+        doubts.settle(now, doubt).unwrap();
+        done
+    }
+
     #[test]
     fn a_few_changes_are_answered_at_once_each() {
         let (mut doubts, now) = (Doubts::default(), Instant::now());
         for _ in 0..BURST {
-            assert!(!doubts.settle(now), "nothing has changed");
+            assert!(!settle(&mut doubts, now), "nothing has changed");
             doubts.raise();
-            assert!(doubts.settle(now));
+            assert!(settle(&mut doubts, now));
         }
         assert_eq!(doubts.wait(now), None);
+    }
+
+    #[test]
+    fn what_could_not_be_done_stays_owed_and_tries_are_as_rare_as_successes() {
+        let (mut doubts, now) = (Doubts::default(), Instant::now());
+        doubts.raise();
+        for _ in 0..BURST {
+            assert_eq!(doubts.settle(now, || Err("no")), Err("no"));
+        }
+        assert_eq!(doubts.settle(now, || Err("too early to try again")), Ok(()));
+        let wait = doubts.wait(now).expect("it is owed");
+        assert!(settle(&mut doubts, now + wait));
+        assert_eq!(doubts.wait(now + wait), None);
     }
 
     #[test]
@@ -61,18 +86,18 @@ mod tests {
         let mut settled = 0;
         for n in 0..10_000 {
             doubts.raise();
-            settled += u32::from(doubts.settle(start + change * n));
+            settled += u32::from(settle(&mut doubts, start + change * n));
         }
         assert_eq!(settled, BURST + 39);
         let end = start + change * 10_000;
         let wait = doubts.wait(end).expect("the last change is owed");
         assert!(wait <= PAUSE, "{wait:?}");
-        assert!(doubts.settle(end + wait));
+        assert!(settle(&mut doubts, end + wait));
         assert_eq!(doubts.wait(end + wait), None);
         let later = end + PAUSE * BURST * 2;
         for _ in 0..BURST {
             doubts.raise();
-            assert!(doubts.settle(later), "it has rested");
+            assert!(settle(&mut doubts, later), "it has rested");
         }
     }
 }

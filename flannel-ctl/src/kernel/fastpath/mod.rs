@@ -148,13 +148,18 @@ impl FastPath {
     }
 
     /// Has the flows proved again if that is still owed and its time has come. How long until then; `None`: it is not owed.
+    /// After an error it still is.
     pub fn settle_doubts(&mut self) -> Result<Option<Duration>, FastPathError> {
         let now = Instant::now();
-        if self.doubts.settle(now) && self.policy.is_some() {
-            self.settings.epoch = self.settings.epoch.wrapping_add(1);
-            self.maps.write_settings(&self.settings)?;
-        }
-        Ok(self.doubts.wait(now))
+        let Self { doubts, policy, settings, maps, .. } = self;
+        doubts.settle(now, || {
+            if policy.is_none() {
+                return Ok(());
+            }
+            settings.epoch = settings.epoch.wrapping_add(1);
+            maps.write_settings(settings)
+        })?;
+        Ok(doubts.wait(now))
     }
 
     /// Puts off the moment from which the programs leave everything to the kernel path, if it is time for that: for as long

@@ -79,7 +79,9 @@ impl LinuxKernel {
     }
 
     pub(super) fn settle_all_doubts(&mut self) -> Option<Duration> {
-        doubted(self.fast.as_mut()?.settle_doubts()).flatten()
+        /// What cannot be written now can hardly be a moment later.
+        const AGAIN: Duration = Duration::from_secs(1);
+        doubted(self.fast.as_mut()?.settle_doubts()).unwrap_or(Some(AGAIN))
     }
 
     /// Should it fail, the kernel path carries everything after some minutes.
@@ -95,14 +97,10 @@ impl LinuxKernel {
         if self.fast.is_none() || neighbour.index != self.scope.uplink || neighbour.family == fdb::FAMILY {
             return;
         }
-        let mac = neighbour.mac.filter(|_| !gone);
-        let before = match mac {
-            Some(mac) => self.neighbours.insert(ip, mac),
-            // Forgotten by the kernel for lack of use, as a rule: flows ask again soon.
-            None => return,
-        };
-        if before.is_some() && before != mac {
-            tracing::debug!(%ip, ?mac, "a neighbour on the uplink moved");
+        // Forgotten by the kernel for lack of use, as a rule: flows ask again soon.
+        let Some(mac) = neighbour.mac.filter(|_| !gone) else { return };
+        if self.neighbours.has_moved(ip, mac) {
+            tracing::debug!(%ip, %mac, "a neighbour on the uplink moved");
             self.doubt_all_flows();
         }
     }
@@ -160,7 +158,7 @@ impl LinuxKernel {
     }
 }
 
-/// That it fails is no reason to stop: flows are proved again soon anyway.
+/// That it fails is no reason to stop: it is tried again, and flows are proved again soon anyway.
 fn doubted<T>(outcome: Result<T, FastPathError>) -> Option<T> {
     outcome
         .inspect_err(|error| {
