@@ -100,8 +100,8 @@ fn host(paths: &Paths, wish: &Wish, locked_once: bool, outcome: &mut Outcome) ->
     for link in links.vxlans()?.into_iter().filter(|link| family_of(link).is_some()).chain(tuns) {
         let through = |device: u32| device == link.index;
         let sighting = Sighting {
-            our_routes: routes.iter().any(|entry| through(entry.device))
-                || nexthops.iter().any(|nexthop| through(nexthop.device)),
+            our_routes: routes.iter().any(|entry| through(entry.device)),
+            our_nexthops: nexthops.iter().any(|nexthop| through(nexthop.device)),
             flannels_routes: flannels.iter().any(|entry| through(entry.device)),
             mac: link.mac,
             remembered: remembered(&paths.state_dir, &link),

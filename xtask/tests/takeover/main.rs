@@ -9,7 +9,8 @@ use std::{fs, os::unix::fs::symlink, time::Duration};
 
 use masquerade::Flows;
 use xtask::lab::{
-    Cluster, Dump, Family, Flannel, FlannelRules, Launch, Ping, Process, flannel_ctl, plain_vxlan, skip_unless, wait,
+    Cluster, Dump, Family, Flannel, FlannelRules, Launch, Ping, Process, flannel_ctl, plain_vxlan, run, skip_unless,
+    wait,
 };
 
 const TOOLS: [&str; 6] = ["ip", "bridge", "nft", "etcdctl", "ethtool", "iptables-nft"];
@@ -47,6 +48,7 @@ fn take_over(prefix: &str, rules: FlannelRules) {
     command.arg(format!("-etcd-endpoints={}", cluster.store().endpoint()));
     command.args(["-iface=eth0", "-ip-masq", "-healthz-ip=127.0.0.1", "-healthz-port=10256"]);
     command.arg(format!("-subnet-file={}", node.subnet_file().display()));
+    command.arg(format!("-bpf-dir={}", node.bpf_dir().display()));
     let daemon = Process::spawn("flanneld", &mut command, &node.log_file()).unwrap();
     wait::until("flanneld to be ready", wait::LONG, || {
         let ready = node.http("/readyz").ok()?.starts_with("HTTP/1.1 200");
@@ -90,12 +92,35 @@ fn take_over(prefix: &str, rules: FlannelRules) {
     for ping in &running {
         ping.more(200).unwrap();
     }
+    // What we have left would know the peers of this moment for ever.
+    let removed = clean_up_beside_flannel(&cluster);
+    for ping in &running {
+        ping.more(200).unwrap();
+    }
+    for left in ["device flannel.1: flannel's routes lead through it", "subnet.env"] {
+        assert!(removed.lines().any(|line| line.starts_with("left ") && line.contains(left)), "{left}: {removed}");
+    }
     flows.assert_all_masqueraded();
     for report in running.map(Ping::stop) {
         println!("given back: {report}");
         report.assert_nothing_lost();
     }
     assert_eq!(["flannel.1", "flannel-v6.1"].map(|name| device(&cluster, name)), devices, "the same devices");
+}
+
+/// `flannel-ctl cleanup` on node 1. What it said.
+fn clean_up_beside_flannel(cluster: &Cluster) -> String {
+    let node = cluster.node(1);
+    let mut command = node.netns().command(flannel_ctl().unwrap());
+    let directory = node.subnet_file().parent().unwrap().to_owned();
+    command.arg("cleanup").arg("--run-dir").arg(&directory).arg("--state-dir").arg(&directory);
+    command.arg("--subnet-file").arg(node.subnet_file()).arg("--bpf-dir").arg(node.bpf_dir());
+    let said = run(&mut command).unwrap();
+    println!("{said}");
+    assert!(!node.netns().run("nft list ruleset").unwrap().contains("table inet flannel-ctl"));
+    assert_eq!(node.netns().run("ip nexthop show").unwrap(), "");
+    assert!(!node.bpf_dir().exists());
+    said
 }
 
 #[test]
