@@ -102,6 +102,7 @@ impl Kernel for FakeKernel {
     type Notice = Interpretation;
 
     const PARTS: usize = 1;
+    const SILENT: usize = 1;
 
     fn set_facts(&mut self, _facts: &Facts) {}
 

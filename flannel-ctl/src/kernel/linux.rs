@@ -185,6 +185,7 @@ impl Kernel for LinuxKernel {
     type Notice = Notice;
 
     const PARTS: usize = Self::PARTS;
+    const SILENT: usize = Self::SILENT;
 
     fn set_facts(&mut self, facts: &Facts) {
         self.set_scope(Scope::from(facts));

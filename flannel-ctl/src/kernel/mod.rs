@@ -49,6 +49,9 @@ pub trait Kernel {
     /// In so many parts [`Self::is_still`] looks at everything.
     const PARTS: usize;
 
+    /// So many of them, the first ones and at least one, may change without a notice.
+    const SILENT: usize;
+
     /// Nothing in this part has changed since the kernel was as `known`: a look that is cheaper than
     /// [`Self::observe`], and short.
     fn is_still(&mut self, part: usize, known: &State, wanted: &State) -> Result<bool, KernelError>;

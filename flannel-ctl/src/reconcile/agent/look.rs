@@ -19,18 +19,25 @@ const LONGEST: f64 = 6.0;
 /// When to look at what.
 #[derive(Debug)]
 pub(super) struct Sweep {
-    /// The first part, which is small: all that may change without a notice.
-    few: Duration,
-    /// The next one of the others.
-    table: Duration,
-    part: usize,
+    silent: Round,
+    told: Round,
     /// [`SWEEP`], except in tests.
     pub(super) every: Duration,
+}
+
+/// One part after the other.
+#[derive(Debug, Default)]
+struct Round {
+    due: Duration,
+    part: usize,
 }
 
 /// How much there is to look at.
 #[derive(Clone, Copy, Debug)]
 struct Extent {
+    /// See [`Kernel::SILENT`].
+    silent: usize,
+    /// See [`Kernel::PARTS`].
     parts: usize,
     objects: usize,
     /// Nothing is heard of the kernel, so looking is all there is.
@@ -39,47 +46,46 @@ struct Extent {
 
 impl Default for Sweep {
     fn default() -> Self {
-        Self { few: Duration::ZERO, table: Duration::ZERO, part: 1, every: SWEEP }
+        Self { silent: Round::default(), told: Round { due: Duration::MAX, part: 0 }, every: SWEEP }
     }
 }
 
 impl Sweep {
     pub(super) fn due(&self) -> Duration {
-        self.few.min(self.table)
+        self.silent.due.min(self.told.due)
     }
 
     /// Which part is to be looked at now.
     pub(super) fn part(&self, now: Duration) -> Option<usize> {
-        if self.few <= now { Some(0) } else { (self.table <= now).then_some(self.part) }
+        [&self.silent, &self.told].into_iter().find(|round| round.due <= now).map(|round| round.part)
     }
 
-    /// This part has been looked at; in time for it to be looked at again, the others come first.
+    /// This part has been looked at; in time for it to be looked at again, the others of its round come first.
     fn goes_on(&mut self, part: usize, extent: Extent, now: Duration) {
-        let share = rand::rng().random_range(0.8..0.98);
-        if part == 0 {
-            self.few = now + self.every.mul_f64(share);
+        let (round, parts, time) = if part < extent.silent {
+            (&mut self.silent, 0..extent.silent, self.every)
         } else {
-            self.part = part % (extent.parts - 1) + 1;
-            self.table = now + self.round(extent).mul_f64(share);
-        }
+            (&mut self.told, extent.silent..extent.parts, self.every.mul_f64(extent.longer()))
+        };
+        round.part = if part + 1 < parts.end { part + 1 } else { parts.start };
+        let share = u32::try_from(parts.len()).map_or(time, |parts| time / parts);
+        round.due = now + share.mul_f64(rand::rng().random_range(0.8..0.98));
     }
 
     /// Everything has been looked at.
     fn begins_anew(&mut self, extent: Extent, now: Duration) {
-        self.goes_on(0, extent, now);
-        if extent.parts > 1 {
+        self.goes_on(extent.silent - 1, extent, now);
+        if extent.parts > extent.silent {
             self.goes_on(extent.parts - 1, extent, now);
-        } else {
-            self.table = Duration::MAX;
         }
     }
+}
 
-    /// The time for one part of the tables.
-    fn round(&self, extent: Extent) -> Duration {
-        let tables = u32::try_from(extent.parts - 1).map_or(1, |tables| tables.max(1));
-        let longer = u32::try_from(extent.objects / (MANY / 10)).map_or(LONGEST, |tenths| f64::from(tenths) / 10.0);
-        let longer = if extent.deaf { 1.0 } else { longer.clamp(1.0, LONGEST) };
-        self.every.mul_f64(longer) / tables
+impl Extent {
+    /// How many times as long a round may take whose parts the kernel tells of by itself.
+    fn longer(self) -> f64 {
+        let tenths = u32::try_from(self.objects / (MANY / 10)).unwrap_or(u32::MAX);
+        if self.deaf { 1.0 } else { (f64::from(tenths) / 10.0).clamp(1.0, LONGEST) }
     }
 }
 
@@ -116,7 +122,8 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
     }
 
     fn extent(&self) -> Extent {
-        Extent { parts: K::PARTS, objects: self.world.observed().len(), deaf: self.memory.is_deaf(Ear::Kernel) }
+        let objects = self.world.observed().len();
+        Extent { silent: K::SILENT, parts: K::PARTS, objects, deaf: self.memory.is_deaf(Ear::Kernel) }
     }
 
     fn read_kernel(&mut self, why: &'static str) {
@@ -157,7 +164,7 @@ mod tests {
 
     /// The longest time between two looks at each part.
     fn longest(objects: usize, deaf: bool) -> [Duration; 6] {
-        let extent = Extent { parts: 6, objects, deaf };
+        let extent = Extent { silent: 2, parts: 6, objects, deaf };
         let (mut sweep, mut now) = (Sweep::default(), Duration::ZERO);
         sweep.begins_anew(extent, now);
         let (mut last, mut longest) = ([Duration::ZERO; 6], [Duration::ZERO; 6]);
@@ -184,8 +191,8 @@ mod tests {
     #[test]
     fn what_may_change_silently_is_looked_at_within_a_sweep_however_large_the_tables_are() {
         for (objects, longer) in [(3 * MANY, 3.0), (6 * MANY, LONGEST), (usize::MAX, LONGEST)] {
-            let [few, tables @ ..] = longest(objects, false);
-            assert!(few <= SWEEP, "{few:?}");
+            let [few, fast_peers, tables @ ..] = longest(objects, false);
+            assert!(few.max(fast_peers) <= SWEEP, "{few:?} {fast_peers:?}");
             let limit = SWEEP.mul_f64(longer);
             assert!(tables.iter().all(|wait| (limit / 2..=limit).contains(wait)), "{objects} {tables:?}");
         }

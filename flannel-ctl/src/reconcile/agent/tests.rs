@@ -33,6 +33,7 @@ struct SharedKernel(Arc<Mutex<FakeKernel>>);
 impl Kernel for SharedKernel {
     type Notice = Interpretation;
     const PARTS: usize = FakeKernel::PARTS;
+    const SILENT: usize = FakeKernel::SILENT;
     fn set_facts(&mut self, facts: &Facts) {
         self.0.lock().unwrap().set_facts(facts);
     }
