@@ -1,7 +1,7 @@
 //! Only peers may inject.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
@@ -130,8 +130,12 @@ fn listen(node: &Node) -> impl Fn(u8) -> Vec<u8> + use<> {
         let mut tags = Vec::new();
         loop {
             let mut tag = [0];
-            socket.recv_from(&mut tag).unwrap_or_else(|error| panic!("{last} did not arrive, only {tags:?}: {error}"));
-            tags.push(tag[0]);
+            match socket.recv_from(&mut tag) {
+                Ok(_) => tags.push(tag[0]),
+                // With a timeout the kernel does not go on by itself.
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => panic!("{last} did not arrive, only {tags:?}: {error}"),
+            }
             if tag[0] == last {
                 return tags;
             }
@@ -184,7 +188,11 @@ fn of_all_forged_packets_only_the_genuine_ones_arrive() {
             send(&node, outer, payload);
         }
         send(&node, "192.0.2.2", Frame::of("10.244.2.5", 100).bytes());
-        let unguarded = arrived(100);
+        let mut unguarded = arrived(100);
+        // The families overtake each other.
+        if !unguarded.contains(&13) {
+            unguarded.extend(arrived(13));
+        }
         assert!(unguarded.len() >= 6, "the forgeries are worth something: {unguarded:?}");
 
         converge(&mut filter, &wanted(&guarded(false), &PEERS));

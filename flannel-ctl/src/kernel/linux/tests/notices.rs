@@ -44,10 +44,20 @@ fn heard_of_ours(lab: &mut Lab, notices: &Receiver<Notice>) -> Vec<Interpretatio
     meanings
 }
 
-/// The kernel collects carrier changes for up to a second (`net/core/link_watch.c`), and then says of the uplink what it has to say.
+/// The kernel collects carrier changes for up to a second (`net/core/link_watch.c`), and then says of the uplink what it has
+/// to say; its link-local address comes after that, once nobody else has shown to have it.
 fn uplink_settles() {
-    let settled = || ip("link show dev up0").contains(" state UP ").then_some(());
+    let settled = || {
+        let is_settled = |end: &str| {
+            let link_local = ip(&format!("-6 address show dev {end} scope link"));
+            let has_address = link_local.contains("inet6") && !link_local.contains("tentative");
+            has_address && ip(&format!("link show dev {end}")).contains(" state UP ")
+        };
+        ["up0", "up0far"].into_iter().all(is_settled).then_some(())
+    };
     xtask::lab::wait::until("the uplink to settle", xtask::lab::wait::LONG, settled).unwrap();
+    // Waits for whatever changed the uplink, which holds the lock until it has told of it.
+    ip("link set up0 up");
 }
 
 #[test]
