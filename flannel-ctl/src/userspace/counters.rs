@@ -92,7 +92,7 @@ pub struct Statistics {
     counts: [u64; Counter::ALL.len()],
     /// What is in use of what was allowed.
     pub offloads: Offloads,
-    /// Threads in each direction.
+    /// Queues, and threads.
     pub queues: usize,
 }
 

@@ -1,4 +1,4 @@
-//! In: from the wire to the TUN device. One thread for each queue.
+//! In: from the wire to the TUN device.
 //!
 //! What one call brings is checked datagram by datagram, put together to super-packets, and written without being copied.
 
@@ -14,12 +14,12 @@ use super::{
     counters::Counts,
     engine::Shared,
     flow,
+    pace::Found,
     packet::{
         coalesce::{Coalescer, Limits, MAX_PIECES, Super},
         ecn, ttl,
     },
     sys::{self, Arrival},
-    wait::Patience,
 };
 
 /// The longest datagram, or train of them.
@@ -34,6 +34,9 @@ pub(super) struct Decapsulate {
     counts: Arc<Counts>,
     reader: Reader,
     coalescer: Coalescer,
+    /// Memory that no message has reached yet costs nothing.
+    buffer: Box<[u8]>,
+    arrivals: Box<[Option<Arrival>]>,
 }
 
 impl Decapsulate {
@@ -43,50 +46,55 @@ impl Decapsulate {
             tso: shared.offloads.tso,
             uso: shared.offloads.uso,
         };
-        Self { shared, queue, counts, reader, coalescer: Coalescer::new(limits) }
-    }
-
-    /// Until the engine is stopped, or the device is gone.
-    pub(super) fn run(mut self) -> Result<(), EngineError> {
-        let shared = Arc::clone(&self.shared);
-        let socket = &shared.sockets.receive[self.queue];
         let messages = match (shared.offloads.batches, shared.offloads.udp_gro) {
             (false, _) => 1,
             (true, true) => TRAINS,
             (true, false) => sys::MAX_MESSAGES,
         };
-        // Memory that no message has reached yet costs nothing.
-        let mut buffer = vec![0; messages * LONGEST];
-        let mut arrivals = vec![None; messages];
-        let mut patience = Patience::default();
-        while !shared.stop.is_rung() {
-            match sys::receive(socket.as_fd(), &mut buffer, LONGEST, &mut arrivals) {
-                Ok(came) => {
-                    patience.got_some();
-                    self.reader.refresh();
-                    self.counts.add(Counter::ReceivedCalls, 1);
-                    for (at, arrival) in arrivals.iter().take(came).enumerate() {
-                        if let Some(arrival) = arrival {
-                            self.take(&mut buffer, at * LONGEST, arrival);
-                        }
-                    }
-                    self.hand_on(&buffer)?;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if patience.is_over() {
-                        shared.stop.wait(socket.as_fd()).map_err(|e| shared.socket_error("wait for datagrams", e))?;
-                    }
-                }
-                // An earlier datagram's: ours are not bound to one peer.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted || is_icmp(&error) => {}
-                Err(error) => return Err(shared.socket_error("receive", error)),
+        Self {
+            shared,
+            queue,
+            counts,
+            reader,
+            coalescer: Coalescer::new(limits),
+            buffer: vec![0; messages * LONGEST].into(),
+            arrivals: vec![None; messages].into(),
+        }
+    }
+
+    /// Hands on what one call brings; `one`: one message.
+    pub(super) fn turn(&mut self, one: bool) -> Result<Found, EngineError> {
+        let shared = Arc::clone(&self.shared);
+        let socket = &shared.sockets.receive[self.queue];
+        let arrivals = if one { &mut self.arrivals[..1] } else { &mut self.arrivals[..] };
+        let most = arrivals.len();
+        let came = match sys::receive(socket.as_fd(), &mut self.buffer, LONGEST, arrivals) {
+            Ok(came) => came,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Found::default()),
+            // An earlier datagram's: ours are not bound to one peer.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted || is_icmp(&error) => {
+                return Ok(Found { more: true, ..Found::default() });
+            }
+            Err(error) => return Err(shared.socket_error("receive", error)),
+        };
+        let before = self.counts.get(Counter::ReceivedPackets);
+        self.reader.refresh();
+        self.counts.add(Counter::ReceivedCalls, 1);
+        for at in 0..came {
+            if let Some(arrival) = self.arrivals[at] {
+                self.take(at * LONGEST, &arrival);
             }
         }
-        Ok(())
+        self.hand_on()?;
+        Ok(Found {
+            reads: u32::try_from(came).unwrap_or(u32::MAX),
+            packets: self.counts.get(Counter::ReceivedPackets) - before,
+            more: came == most,
+        })
     }
 
     /// A message lies at `begin`: a datagram, or a train of them.
-    fn take(&mut self, buffer: &mut [u8], begin: usize, arrival: &Arrival) {
+    fn take(&mut self, begin: usize, arrival: &Arrival) {
         let each = arrival.segment.map_or(arrival.octets, usize::from);
         if arrival.cut || arrival.octets == 0 {
             return self.counts.add(Counter::ReceivedMalformed, 1);
@@ -94,14 +102,15 @@ impl Decapsulate {
         let mut at = 0;
         while at < arrival.octets {
             let end = (at + each).min(arrival.octets);
-            if let Err(reason) = self.datagram(buffer, begin + at..begin + end, arrival) {
+            if let Err(reason) = self.datagram(begin + at..begin + end, arrival) {
                 self.counts.add(reason, 1);
             }
             at = end;
         }
     }
 
-    fn datagram(&mut self, buffer: &mut [u8], place: Range<usize>, arrival: &Arrival) -> Result<(), Counter> {
+    fn datagram(&mut self, place: Range<usize>, arrival: &Arrival) -> Result<(), Counter> {
+        let buffer = &mut self.buffer;
         let packet = self.shared.options.wire.strip(&buffer[place.clone()]).map_err(reason)?;
         let octets = packet.len();
         let source = flow::source(packet).ok_or(Counter::ReceivedMalformed)?;
@@ -124,8 +133,8 @@ impl Decapsulate {
     }
 
     /// Everything that was taken goes to the device.
-    fn hand_on(&mut self, buffer: &[u8]) -> Result<(), EngineError> {
-        let Self { shared, queue, counts, coalescer, .. } = self;
+    fn hand_on(&mut self) -> Result<(), EngineError> {
+        let Self { shared, queue, counts, coalescer, buffer, .. } = self;
         let mut tun = &shared.tun.queues[*queue];
         for packet in coalescer.finish(buffer) {
             let header = packet.virtio.encode();

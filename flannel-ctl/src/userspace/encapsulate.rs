@@ -1,4 +1,4 @@
-//! Out: from the TUN device to the wire. One thread for each queue.
+//! Out: from the TUN device to the wire.
 //!
 //! A super-packet is cut and sent by one call. Single packets are gathered as long as there are more to be had at once; those of one flow
 //! and one size leave as one train.
@@ -6,7 +6,6 @@
 use std::{
     io::{self, IoSlice, Read as _},
     net::{IpAddr, SocketAddr},
-    os::fd::AsFd as _,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -18,6 +17,7 @@ use super::{
     engine::Shared,
     flow::Flow,
     notice::Notices,
+    pace::Found,
     packet::{
         checksum,
         icmp::Problem,
@@ -26,7 +26,6 @@ use super::{
         virtio::{self, VirtioHeader},
     },
     sys,
-    wait::Patience,
 };
 use crate::model::{Family, Forward};
 
@@ -35,6 +34,8 @@ const MAX_TRAIN: usize = 64;
 const MAX_OCTETS: usize = 65_507;
 /// Single packets that are gathered at most.
 const MAX_GATHERED: usize = 64;
+/// What is read of the device in one turn at most, more or less.
+const MOST_OCTETS: usize = 256 * 1024;
 /// The longest that the device gives.
 const LONGEST: usize = 65_535;
 const ARENA: usize = 256 * 1024;
@@ -95,37 +96,40 @@ impl Encapsulate {
         }
     }
 
-    /// Until the engine is stopped, or the device is gone.
-    pub(super) fn run(mut self) -> Result<(), EngineError> {
+    /// Sends what the device has, up to a limit: the other direction waits meanwhile. `one`: what comes first, without a look at what else
+    /// there is.
+    pub(super) fn turn(&mut self, one: bool) -> Result<Found, EngineError> {
         let shared = Arc::clone(&self.shared);
         let mut tun = &shared.tun.queues[self.queue];
-        let mut patience = Patience::default();
-        while !shared.stop.is_rung() {
+        let before = self.counts.get(Counter::SentPackets);
+        let (mut reads, mut octets, mut more) = (0, 0, true);
+        while octets < MOST_OCTETS && self.has_room() {
             let at = self.used + self.front - virtio::LEN;
             match tun.read(&mut self.arena[at..at + virtio::LEN + LONGEST]) {
                 Ok(read) => {
-                    patience.got_some();
-                    // Each time, since super-packets never fill the arena: a stream of them would go where its peer was.
-                    self.reader.refresh();
-                    self.counts.add(Counter::SentReads, 1);
+                    if reads == 0 {
+                        self.reader.refresh();
+                    }
                     self.take(read);
-                    if !self.has_room() {
-                        self.flush();
+                    octets += read;
+                    reads += 1;
+                    if one {
+                        break;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.gathered > 0 {
-                        self.flush();
-                    } else if patience.is_over() {
-                        shared.stop.wait(tun.as_fd()).map_err(|e| shared.device_error("wait for packets", e))?;
-                    }
+                    more = false;
+                    break;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(shared.device_error("read", error)),
             }
         }
-        self.flush();
-        Ok(())
+        if reads > 0 {
+            self.counts.add(Counter::SentReads, reads.into());
+            self.flush();
+        }
+        Ok(Found { reads, packets: self.counts.get(Counter::SentPackets) - before, more })
     }
 
     fn has_room(&self) -> bool {

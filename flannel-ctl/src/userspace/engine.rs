@@ -14,8 +14,8 @@ use std::{
 };
 
 use super::{
-    Counter, EngineError, Inherited, Offloads, Options, Statistics, Table, counters::Counts, decapsulate::Decapsulate,
-    encapsulate::Encapsulate, inherited::retire, socket::Sockets, tun::Tun, wait::Stop,
+    Counter, EngineError, Inherited, Offloads, Options, Statistics, Table, carry, counters::Counts,
+    decapsulate::Decapsulate, encapsulate::Encapsulate, inherited::retire, socket::Sockets, tun::Tun, wait::Stop,
 };
 
 /// More threads than this do not help: a core moves packets faster than most wires.
@@ -93,13 +93,13 @@ impl Engine {
             ended: Mutex::new(Ended(Some(Box::new(ended)))),
         });
         let mut engine =
-            Self { shared: Arc::clone(&shared), threads: Vec::with_capacity(2 * threads), adopted: has_adopted };
+            Self { shared: Arc::clone(&shared), threads: Vec::with_capacity(threads), adopted: has_adopted };
         for queue in 0..threads {
             let counts = |way: usize| Arc::clone(&shared.counts[2 * queue + way]);
             let out = Encapsulate::new(Arc::clone(&shared), queue, counts(0), table.reader());
             let into = Decapsulate::new(Arc::clone(&shared), queue, counts(1), table.reader());
-            engine.spawn(format!("tunnel-out-{queue}"), move || out.run())?;
-            engine.spawn(format!("tunnel-in-{queue}"), move || into.run())?;
+            let shared = Arc::clone(&shared);
+            engine.spawn(format!("tunnel-{queue}"), move || carry::run(&shared, queue, out, into))?;
         }
         Ok(engine)
     }

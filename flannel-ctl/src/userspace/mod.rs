@@ -9,6 +9,7 @@
 
 #![deny(unsafe_code)]
 
+mod carry;
 mod counters;
 mod decapsulate;
 mod encapsulate;
@@ -18,6 +19,7 @@ mod flow;
 mod inherited;
 mod notice;
 mod options;
+mod pace;
 pub mod packet;
 mod probe;
 mod socket;

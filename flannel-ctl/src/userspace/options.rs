@@ -16,7 +16,7 @@ pub struct Options {
     pub mtu: u32,
     /// Our address on the wire: datagrams come from it, and only those to it are taken.
     pub local: IpAddr,
-    /// How many queues the device gets, with a thread in each direction for each; `None`: as many as help here.
+    /// How many queues the device gets, with a thread for each; `None`: as many as help here.
     pub queues: Option<usize>,
     /// What may be used of what the kernel has.
     pub offloads: Offloads,

@@ -9,7 +9,7 @@ use flannel_ctl::{
     model::Family,
     userspace::{Engine, EngineError, Inherited},
 };
-use xtask::lab::skip_unless;
+use xtask::lab::{skip_unless, wait};
 
 use super::site::{DEVICE, PATIENCE, echo, inner, nodes, vxlan};
 
@@ -49,6 +49,14 @@ fn an_engine_stops_at_once_and_its_successor_goes_on_with_the_same_device() {
     let table = first.table(Family::V4);
     let again = || Engine::start(&options, &table, |error| panic!("{error}"));
     first.engine = Some(first.netns.enter(again).unwrap().unwrap());
+    // The device has its carrier again from now on, but the kernel may take a moment to say so to its queue.
+    let (here, there) = (first.udp(inner(Family::V4, 1)), second.udp(inner(Family::V4, 2)));
+    there.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let arrives = || {
+        here.send_to(b"?", there.local_addr().unwrap()).unwrap();
+        there.recv(&mut [0; 1]).ok()
+    };
+    wait::until("the successor to carry", PATIENCE, arrives).unwrap();
     echo(&first, &second, Family::V4, 100);
 }
 

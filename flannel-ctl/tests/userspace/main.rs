@@ -7,5 +7,6 @@
 mod forged;
 mod life;
 mod mesh;
+mod pace;
 mod packets;
 mod site;

@@ -1,0 +1,229 @@
+//! When a thread that has nothing to carry looks again, and when it sleeps. Pure: the time is an argument.
+//!
+//! - **Answers** (requests and responses, one packet at a time, each soon after the last): it looks again for some tens of microseconds. A
+//!   thread that sleeps in between has every packet wait for it to wake, which takes longer than all the rest.
+//! - **Floods** (many small packets, one at a time): it naps, and takes what has come meanwhile as one train. A thread that waits
+//!   for each has its sender wake it each time, and pays the price of a train for every packet.
+//! - **Trains** one close behind the other: the same, more briefly.
+//! - **All else**, silence above all: it sleeps until there is something.
+//!
+//! Looking again is given up as soon as it does not pay: where nothing came, and where somebody else wanted the core.
+
+use std::time::{Duration, Instant};
+
+/// How long a thread looks again.
+const LOOK: Duration = Duration::from_micros(100);
+/// A packet that comes so long after the last one was an answer.
+const SOON: Duration = Duration::from_micros(150);
+/// The same for trains, which the next one is often close behind: how long, and how close the last one was.
+const LOOK_AFTER: Duration = Duration::from_micros(30);
+/// So many answers, one after the other, before a thread looks again.
+const PROMPT: u32 = 4;
+/// What was looked for in vain doubles the number above, this often at most; so many answers that were found so bring it back.
+const VAIN: u32 = 8;
+const WORTH: u32 = 64;
+/// A look that finds more packets than these has found no answer.
+const FEW: u64 = 4;
+/// So many looks in a row that find something are a backlog.
+const STREAK: u32 = 4;
+/// Somebody else had the core for so long: there are not enough of them, or this process is held back by a quota.
+const OUSTED: Duration = Duration::from_micros(500);
+/// For so long a thread does not look again then; doubled each time it happens soon after.
+const LEAVE: Duration = Duration::from_millis(10);
+const LONGEST_LEAVE: Duration = Duration::from_secs(1);
+/// Somebody else had the core for a moment.
+const SHARED: Duration = Duration::from_micros(4);
+/// So often within so long, and it is whoever waits for the packets that we carry: they had better have cores of their own.
+const CROWD: u32 = 16;
+const CROWDED: Duration = Duration::from_millis(4);
+/// What did not part them doubles the number above, this often at most.
+const IN_VAIN: u32 = 10;
+/// Reads that come at a shorter distance than this on average, over so many, are a flood.
+const FLOOD: Duration = Duration::from_micros(8);
+const SAMPLE: u32 = 64;
+/// What a flood is left to gather for.
+pub(super) const NAP: Duration = Duration::from_micros(100);
+
+/// What one look at device and socket has brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Packets and super-packets read, messages received.
+    pub(super) reads: u32,
+    /// Packets on the wire.
+    pub(super) packets: u64,
+    /// There may be more.
+    pub(super) more: bool,
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Look again, at once.
+    Look,
+    /// Let others have the core, then look again.
+    Yield,
+    /// Sleep for [`NAP`].
+    Nap,
+    /// Sleep until there is something.
+    Sleep,
+}
+
+/// One thread's pace.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Since when there is nothing.
+    since: Option<Instant>,
+    /// What was found last came soon after there was nothing.
+    close: bool,
+    /// The next packet is likely to be the only one.
+    answering: bool,
+    /// Looks in a row that found something.
+    streak: u32,
+    /// Answers in a row.
+    prompt: u32,
+    vain: u32,
+    /// Answers that were found because the thread looked again.
+    worth: u32,
+    /// When the core was let to others.
+    yielded: Option<Instant>,
+    /// No looking again before this, and how long that was.
+    leave_ends: Instant,
+    leave: Duration,
+    /// Since when others had the core for moments, and how often.
+    shared_since: Instant,
+    shared: u32,
+    crowd: u32,
+    /// Begin of the current sample, and reads in it.
+    sample: Instant,
+    reads: u32,
+    flood: bool,
+}
+
+impl Found {
+    /// What both directions have found.
+    pub(super) const fn and(self, other: Self) -> Self {
+        Self {
+            reads: self.reads.saturating_add(other.reads),
+            packets: self.packets + other.packets,
+            more: self.more || other.more,
+        }
+    }
+}
+
+impl Pace {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            since: None,
+            close: false,
+            answering: false,
+            streak: 0,
+            prompt: 0,
+            vain: 0,
+            worth: 0,
+            yielded: None,
+            leave_ends: now,
+            leave: Duration::ZERO,
+            shared_since: now,
+            shared: 0,
+            crowd: CROWD,
+            sample: now,
+            reads: 0,
+            flood: false,
+        }
+    }
+
+    /// Whether the next packet is likely to be the only one: to look for more before it is sent would delay it.
+    pub(super) const fn is_answering(&self) -> bool {
+        self.answering && self.streak < STREAK
+    }
+
+    /// After a look, at the time at which it ended.
+    pub(super) fn next(&mut self, now: Instant, found: Found) -> Next {
+        let awake = self.yielded.take().is_some();
+        self.weigh(now, found.reads);
+        let next = if found.reads > 0 { self.found(now, found, awake) } else { self.nothing(now) };
+        if next == Next::Yield {
+            self.yielded = Some(now);
+        }
+        self.answering = next == Next::Yield && self.is_prompt(now);
+        next
+    }
+
+    /// After [`Next::Yield`], at the time at which the core was ours again.
+    pub(super) fn resumed(&mut self, now: Instant) {
+        let Some(away) = self.yielded.map(|yielded| now.saturating_duration_since(yielded)) else { return };
+        if away > OUSTED {
+            let again = now.saturating_duration_since(self.leave_ends) < 8 * self.leave;
+            self.leave = if again { (2 * self.leave).min(LONGEST_LEAVE) } else { LEAVE };
+            self.leave_ends = now + self.leave;
+        } else if away > SHARED {
+            if now.saturating_duration_since(self.shared_since) > CROWDED {
+                (self.shared_since, self.shared) = (now, 0);
+            }
+            self.shared += 1;
+        }
+    }
+
+    fn found(&mut self, now: Instant, found: Found, awake: bool) -> Next {
+        self.streak = self.streak.saturating_add(1);
+        let gap = self.since.take().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let soon = gap < SOON;
+        self.close = gap < LOOK_AFTER;
+        self.prompt = if soon && found.packets <= FEW { self.prompt.saturating_add(1) } else { 0 };
+        self.worth += u32::from(awake);
+        if self.worth >= WORTH {
+            (self.vain, self.worth) = (0, 0);
+        }
+        if self.flood && !found.more {
+            return Next::Nap;
+        }
+        if !self.is_prompt(now) {
+            return Next::Look;
+        }
+        if self.shared >= self.crowd {
+            // Whoever is woken by this packet sends the next one from this core. That wakes this thread, on an idle core if there is one.
+            self.crowd = (2 * self.crowd).min(CROWD << IN_VAIN);
+            self.shared = 0;
+            return Next::Sleep;
+        }
+        // Whom the packet has woken may be waiting for this core.
+        Next::Yield
+    }
+
+    fn nothing(&mut self, now: Instant) -> Next {
+        self.streak = 0;
+        if self.flood {
+            return Next::Nap;
+        }
+        let since = *self.since.get_or_insert(now);
+        let waited = now.saturating_duration_since(since);
+        if !self.is_prompt(now) {
+            let again = self.close && self.prompt == 0 && waited < LOOK_AFTER && now >= self.leave_ends;
+            return if again { Next::Yield } else { Next::Sleep };
+        }
+        if waited >= LOOK {
+            (self.prompt, self.worth) = (0, 0);
+            self.vain = (self.vain + 1).min(VAIN);
+            return Next::Sleep;
+        }
+        Next::Yield
+    }
+
+    fn is_prompt(&self, now: Instant) -> bool {
+        self.prompt >= PROMPT << self.vain && now >= self.leave_ends
+    }
+
+    /// Whether this is a flood.
+    fn weigh(&mut self, now: Instant, reads: u32) {
+        self.reads += reads;
+        let elapsed = now.saturating_duration_since(self.sample);
+        if self.reads >= SAMPLE || elapsed >= FLOOD * SAMPLE {
+            self.flood = elapsed < FLOOD * self.reads;
+            (self.sample, self.reads) = (now, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "pace_tests.rs"]
+mod tests;

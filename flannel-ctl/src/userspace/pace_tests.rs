@@ -1,0 +1,175 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const NOTHING: Found = Found { reads: 0, packets: 0, more: false };
+const ONE: Found = Found { reads: 1, packets: 1, more: false };
+
+/// A thread, and a clock that goes only when told.
+struct Thread {
+    now: Instant,
+    pace: Pace,
+}
+
+impl Thread {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { now, pace: Pace::new(now) }
+    }
+
+    fn after(&mut self, micros: u64, found: Found) -> Next {
+        self.now += Duration::from_micros(micros);
+        self.pace.next(self.now, found)
+    }
+
+    /// Lets others have the core for so long.
+    fn away(&mut self, micros: u64) {
+        self.now += Duration::from_micros(micros);
+        self.pace.resumed(self.now);
+    }
+
+    /// Answers at this distance, until it looks again while it waits for the next; how many that took.
+    fn answers(&mut self, micros: u64, most: usize) -> Option<usize> {
+        (1..=most).find(|_| {
+            self.after(micros, ONE);
+            self.after(1, NOTHING) == Next::Yield
+        })
+    }
+
+    /// Looks, each a microsecond after the last, until it sleeps.
+    fn looks(&mut self) -> usize {
+        (0..1_000).take_while(|_| self.after(1, NOTHING) != Next::Sleep).count()
+    }
+}
+
+#[test]
+fn silence_is_slept_through() {
+    let mut thread = Thread::new();
+    for micros in [1, 1_000, 1_000_000] {
+        assert_eq!(thread.after(micros, NOTHING), Next::Sleep);
+    }
+    assert_eq!(thread.answers(1_000, 1_000), None, "a packet each millisecond is worth no core");
+}
+
+#[test]
+fn answers_are_waited_for_awake_and_not_for_long() {
+    let mut thread = Thread::new();
+    assert_eq!(thread.answers(60, 10), Some(4));
+    assert!(thread.pace.is_answering(), "what comes now goes on at once");
+    let looks = thread.looks();
+    assert!((50..=100).contains(&looks), "{looks}");
+    assert_eq!(thread.after(1_000_000, ONE), Next::Look, "as at first");
+    assert_eq!(thread.after(1, NOTHING), Next::Sleep);
+}
+
+#[test]
+fn what_is_looked_for_in_vain_is_looked_for_less() {
+    let mut thread = Thread::new();
+    // Each is soon, but comes when the thread has gone to sleep.
+    let (mut looks, answers) = (0, 20_000);
+    for _ in 0..answers {
+        thread.after(140, ONE);
+        looks += thread.looks();
+    }
+    assert!(looks < answers / 2, "{looks} microseconds awake for {answers} packets");
+    for _ in 0..2_000 {
+        thread.after(20, ONE);
+        thread.after(1, NOTHING);
+    }
+    assert!(thread.looks() > 50, "worth it again");
+    assert_eq!(thread.answers(20, 10), Some(8), "once in vain");
+}
+
+#[test]
+fn who_is_ousted_leaves_the_core_longer_each_time() {
+    let mut thread = Thread::new();
+    let mut left = Vec::new();
+    for _ in 0..12 {
+        thread.answers(20, 10_000).unwrap();
+        thread.away(3_000);
+        let begin = thread.now;
+        while thread.after(20, ONE) != Next::Yield {
+            assert_eq!(thread.after(1, NOTHING), Next::Sleep);
+        }
+        left.push((thread.now - begin).as_millis());
+    }
+    assert_eq!(left[0], 10);
+    assert!(left.windows(2).all(|pair| pair[1] >= pair[0]), "{left:?}");
+    assert_eq!(left[11], 1_000, "and never for longer");
+    // After a time without it, it is as at first.
+    for _ in 0..1_000_000 {
+        thread.after(20, ONE);
+        thread.away(1);
+    }
+    thread.away(3_000);
+    assert_eq!(thread.pace.leave, LEAVE);
+}
+
+#[test]
+fn a_thread_in_the_way_of_its_own_packets_sleeps_once_and_looks_on() {
+    let mut thread = Thread::new();
+    let mut answer = |away| {
+        let next = thread.after(20, ONE);
+        thread.away(away);
+        thread.after(1, NOTHING);
+        next
+    };
+    let slept: Vec<_> = (0..2_000).filter(|_| answer(10) == Next::Sleep).collect();
+    assert!((4..=8).contains(&slept.len()), "more and more seldom: {slept:?}");
+    let next: Vec<_> = (0..2_000).map(|_| answer(1)).filter(|next| *next == Next::Sleep).collect();
+    assert!(next.len() <= 1, "with a core of its own it stays awake");
+}
+
+#[test]
+fn a_flood_is_left_to_gather_until_it_ebbs() {
+    let mut thread = Thread::new();
+    let naps = (0..1_000).filter(|_| thread.after(5, ONE) == Next::Nap).count();
+    assert!(naps > 900, "{naps}");
+    let gathered = Found { reads: 12, packets: 12, more: false };
+    assert!((0..1_000).all(|_| thread.after(60, gathered) == Next::Nap));
+    assert_eq!(thread.after(20, Found { more: true, ..gathered }), Next::Look, "what is there is carried first");
+    let naps = (0..1_000).take_while(|_| thread.after(60, NOTHING) == Next::Nap).count();
+    assert!(naps < 20, "{naps}");
+    assert_eq!(thread.after(60, NOTHING), Next::Sleep);
+}
+
+#[test]
+fn trains_keep_awake_only_where_the_next_is_close_behind() {
+    let mut thread = Thread::new();
+    let train = Found { reads: 2, packets: 90, more: false };
+    for _ in 0..1_000 {
+        assert_eq!(thread.after(20, train), Next::Look);
+        assert_eq!(thread.after(1, NOTHING), Next::Yield);
+        assert!(!thread.pace.is_answering(), "all that comes is taken at once");
+    }
+    let looks = thread.looks();
+    assert!((20..=30).contains(&looks), "{looks}");
+    for _ in 0..1_000 {
+        assert_eq!(thread.after(60, train), Next::Look);
+        assert_eq!(thread.after(1, NOTHING), Next::Sleep);
+    }
+}
+
+#[test]
+fn a_backlog_is_read_by_the_batch() {
+    let mut thread = Thread::new();
+    thread.answers(20, 10).unwrap();
+    let one_at_a_time = (0..100).filter(|_| thread.after(10, ONE) == Next::Yield && thread.pace.is_answering()).count();
+    assert!(one_at_a_time <= 4, "{one_at_a_time}");
+}
+
+proptest! {
+    /// Whatever came before: a thread to which nothing comes is asleep within a millisecond.
+    #[test]
+    fn nothing_keeps_awake(past in prop::collection::vec((0_u64..2_000, 0_u32..70, any::<bool>(), 0_u64..1_000), 0..400)) {
+        let mut thread = Thread::new();
+        for (micros, reads, more, away) in past {
+            thread.after(micros, Found { reads, packets: reads.into(), more });
+            thread.away(away);
+        }
+        let begin = thread.now;
+        while thread.after(1, NOTHING) != Next::Sleep {
+            prop_assert!(thread.now - begin < Duration::from_millis(1));
+        }
+    }
+}
