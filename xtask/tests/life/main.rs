@@ -96,8 +96,9 @@ fn a_restart_of_any_kind_loses_nothing_and_writes_nothing() {
     assert!(now == before, "{}", before.difference(&now));
     let now = identities(&cluster);
     assert!(now == identity, "made anew:\n{}", identity.difference(&now));
-    let said = monitor.log();
-    assert!(said.is_empty(), "five starts wrote to the kernel:\n{said}");
+    // What ip says of a namespace that another test takes away while ip looks for names of them all.
+    let said = monitor.log().replace("Error: Peer netns reference is invalid.\n", "");
+    assert!(said.trim().is_empty(), "five starts wrote to the kernel:\n{said}");
 }
 
 #[test]
