@@ -1,7 +1,8 @@
 #!/bin/sh
-# initramfs.sh KERNEL-DIRECTORY FLANNEL-CTL INIT ROOT: a root file system in ROOT, and ROOT.img.
+# initramfs.sh KERNEL-DIRECTORY FLANNEL-CTL INIT ROOT TUNNEL: a root file system in ROOT, and ROOT.img. TUNNEL is the module that
+# tunnels are made of: vxlan, or tun.
 set -eu
-kernel=$1/x binary=$2 init=$3 root=$4
+kernel=$1/x binary=$2 init=$3 root=$4 tunnel=$5
 mkdir -p "$root/bin" "$root/x" "$root/proc" "$root/sys" "$root/dev" "$root/run" "$root/var/lib" "$root/mods" "$root/tmp"
 cp "$(command -v busybox)" "$root/bin/busybox"
 cp "$init" "$root/init"
@@ -19,7 +20,7 @@ strip "$root/x/flannel-ctl" 2>/dev/null || true
 version=$(ls "$kernel/lib/modules")
 depmod -b "$kernel" "$version"
 : >"$root/mods/order"
-for module in veth vxlan bridge sch_ingress cls_bpf cls_u32 nf_conntrack nf_tables nft_ct nft_nat nft_masq nft_chain_nat \
+for module in veth "$tunnel" bridge sch_ingress cls_bpf cls_u32 nf_conntrack nf_tables nft_ct nft_nat nft_masq nft_chain_nat \
     nft_counter nft_objref nft_fib_inet nft_limit; do
     modprobe -d "$kernel" -S "$version" --show-depends "$module" 2>/dev/null | sed -n 's/^insmod \([^ ]*\).*/\1/p' |
         while read -r file; do

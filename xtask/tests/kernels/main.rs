@@ -29,8 +29,8 @@ fn script(name: &str) -> PathBuf {
 /// One guest at a time: several are slower together than one after the other.
 static MACHINE: Mutex<()> = Mutex::new(());
 
-/// What the guest told, by key; `None` if no mirror has such a kernel.
-fn boot(series: &str) -> Option<BTreeMap<String, String>> {
+/// What the guest told, by key; `None` if no mirror has such a kernel. `tunnel`: the module that its tunnels are made of.
+fn boot(series: &str, tunnel: &str) -> Option<BTreeMap<String, String>> {
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let kernel = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/kernels").join(series);
     let fetched = Command::new("sh").arg(script("fetch.sh")).arg(series).arg(&kernel).stdin(Stdio::null()).status();
@@ -45,7 +45,13 @@ fn boot(series: &str) -> Option<BTreeMap<String, String>> {
     let work = tempfile::tempdir().unwrap();
     let root = work.path().join("root");
     let mut build = Command::new("sh");
-    build.arg(script("initramfs.sh")).arg(&kernel).arg(flannel_ctl().unwrap()).arg(script("init.sh")).arg(&root);
+    build
+        .arg(script("initramfs.sh"))
+        .arg(&kernel)
+        .arg(flannel_ctl().unwrap())
+        .arg(script("init.sh"))
+        .arg(&root)
+        .arg(tunnel);
     assert!(build.stdin(Stdio::null()).status().unwrap().success());
     let image = std::fs::read_dir(kernel.join("x/boot")).unwrap().map(|entry| entry.unwrap().path());
     let image = image.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("vmlinuz")).last();
@@ -96,7 +102,7 @@ fn takes_the_fast_path(series: &str) {
     if skip_unless(&TOOLS) {
         return;
     }
-    let Some(results) = boot(series) else { return };
+    let Some(results) = boot(series, "vxlan") else { return };
     let (bpf, why, device) = sound(&results);
     assert!(bpf, "{why}");
     let counters = counters(&results);
@@ -121,8 +127,21 @@ fn linux_5_10_takes_the_programs_and_stays_on_the_kernel_path() {
     if skip_unless(&TOOLS) {
         return;
     }
-    let Some(results) = boot("5.10") else { return };
+    let Some(results) = boot("5.10", "vxlan") else { return };
     let (bpf, why, device) = sound(&results);
     assert!(!bpf && why.contains("only from 5.13 on"), "{why}");
     assert!(device > 500, "{device} packets through the VXLAN device");
+}
+
+#[test]
+fn linux_6_12_without_vxlan_carries_packets_in_user_space() {
+    if skip_unless(&TOOLS) {
+        return;
+    }
+    let Some(results) = boot("6.12", "tun") else { return };
+    let (bpf, why, device) = sound(&results);
+    let status: Value = serde_json::from_str(&results["status"]).unwrap();
+    assert_eq!(status["datapath"]["kind"], "userspace", "{why}");
+    assert!(!bpf && why.contains("auto: the kernel has no VXLAN device"), "{why}");
+    assert!(device > 500, "{device} packets through the TUN device");
 }
