@@ -3,15 +3,11 @@
 
 use std::{
     collections::BTreeMap,
-    env,
-    io::{self, IoSlice},
-    os::{
-        fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
-        unix::net::UnixDatagram,
-    },
+    io,
+    os::fd::{BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use sd_notify::NotifyState;
 
 use crate::kernel::userspace::Handover;
 
@@ -20,10 +16,7 @@ const PREFIX: &str = "tunnel-";
 
 /// The store of this process's manager, if it has one.
 #[derive(Debug)]
-pub(super) struct Store {
-    inherited: BTreeMap<String, Vec<OwnedFd>>,
-    socket: Option<std::ffi::OsString>,
-}
+pub(super) struct Store(BTreeMap<String, Vec<OwnedFd>>);
 
 impl Store {
     /// Takes what the manager has passed. Once in a process.
@@ -39,47 +32,37 @@ impl Store {
             }
             Err(error) => tracing::warn!(%error, "what the service manager has kept cannot be used (LISTEN_FDS)"),
         }
-        Self { inherited, socket: env::var_os("NOTIFY_SOCKET") }
-    }
-
-    fn send(&self, lines: &str, descriptors: &[BorrowedFd<'_>]) {
-        let Some(socket) = &self.socket else { return };
-        let send = || -> io::Result<()> {
-            let address = match socket.as_encoded_bytes() {
-                [b'@', name @ ..] => UnixAddr::new_abstract(name)?,
-                path => UnixAddr::new(path)?,
-            };
-            let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-            let rights = [ControlMessage::ScmRights(&raw)];
-            let rights = if raw.is_empty() { &[] } else { &rights[..] };
-            let text = [IoSlice::new(lines.as_bytes())];
-            let from = UnixDatagram::unbound()?;
-            sendmsg(from.as_raw_fd(), &text, rights, MsgFlags::MSG_NOSIGNAL, Some(&address))?;
-            Ok(())
-        };
-        if let Err(error) = send() {
-            tracing::warn!(%error, "the service manager could not be told (NOTIFY_SOCKET)");
-        }
+        Self(inherited)
     }
 }
 
 impl Handover for Store {
     fn take(&mut self, name: &str) -> Vec<OwnedFd> {
-        self.inherited.remove(&format!("{PREFIX}{name}")).unwrap_or_default()
+        self.0.remove(&named(name)).unwrap_or_default()
     }
 
     fn left(&mut self) -> Vec<(String, Vec<OwnedFd>)> {
         let ours = |(name, descriptors): (String, Vec<OwnedFd>)| {
             name.strip_prefix(PREFIX).map(|name| (name.to_owned(), descriptors))
         };
-        std::mem::take(&mut self.inherited).into_iter().filter_map(ours).collect()
+        std::mem::take(&mut self.0).into_iter().filter_map(ours).collect()
     }
 
     fn keep(&mut self, name: &str, descriptors: &[BorrowedFd<'_>]) {
-        self.send(&format!("FDSTORE=1\nFDNAME={PREFIX}{name}\n"), descriptors);
+        note(sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(&named(name))], descriptors));
     }
 
     fn forget(&mut self, name: &str) {
-        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={PREFIX}{name}\n"), &[]);
+        note(sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(&named(name))]));
+    }
+}
+
+fn named(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
+fn note(told: io::Result<()>) {
+    if let Err(error) = told {
+        tracing::warn!(%error, "the service manager could not be told (NOTIFY_SOCKET)");
     }
 }

@@ -20,7 +20,7 @@ mod vtep;
 
 use std::{
     sync::{Arc, mpsc},
-    thread,
+    thread::{self, JoinHandle},
     time::Instant,
 };
 
@@ -98,7 +98,7 @@ async fn serve(settings: Settings, parting: Parting) -> Result<(), StartError> {
     let values_tx = watch::Sender::new(prepared.lease.value.clone());
     let (shutdown_tx, shutdown_rx) = watch::channel(false);
     let source = tokio::spawn(prepared.source.run(SourceWakes(wake_tx.clone()), values_tx.subscribe(), shutdown_rx));
-    let mut threads = listen::listen(&wake_tx, &prepared.kernel, prepared.own)?;
+    let listeners = listen::listen(&wake_tx, &prepared.kernel, prepared.own)?;
     tokio::spawn(former::remove_once_ready(
         readiness.clone(),
         settings.paths.state_dir.clone(),
@@ -121,12 +121,9 @@ async fn serve(settings: Settings, parting: Parting) -> Result<(), StartError> {
         .name("reconcile".into())
         .spawn(move || Agent::<LinuxKernel, Node>::new(kernel, node, start).run(&wake_rx))
         .map_err(StartError::Thread)?;
-    // The listeners end when it does, so it comes first.
-    threads.insert(0, ("reconcile loop", agent));
-
     let ended = tokio::select! {
         () = stop.asked() => None,
-        name = died(&threads) => Some(name),
+        name = died(&agent, &listeners) => Some(name),
     };
     notify::stopping();
     tracing::info!("stopping; the datapath stays in place and carries packets");
@@ -135,7 +132,6 @@ async fn serve(settings: Settings, parting: Parting) -> Result<(), StartError> {
     drop(wake_tx.send(Wake::Stop));
     drop(tokio::time::timeout(prepare::RELEASE_LIMIT, source).await);
     // It leaves its engines to `parting`.
-    let (_, agent) = threads.swap_remove(0);
     drop(tokio::time::timeout(prepare::RELEASE_LIMIT, tokio::task::spawn_blocking(|| agent.join())).await);
     match ended {
         None => Ok(()),
@@ -171,11 +167,15 @@ async fn report_end(what: &'static str, server: impl Future<Output = std::io::Re
 }
 
 /// Completes if one of them ends without having been asked to: a bug, and nothing to go on without.
-async fn died(threads: &[(&'static str, thread::JoinHandle<()>)]) -> &'static str {
+async fn died(agent: &JoinHandle<()>, listeners: &[(&'static str, JoinHandle<()>)]) -> &'static str {
     let mut tick = tokio::time::interval(std::time::Duration::from_secs(1));
     loop {
         tick.tick().await;
-        if let Some((name, _)) = threads.iter().find(|(_, thread)| thread.is_finished()) {
+        // The listeners end when it does, so it comes first.
+        if agent.is_finished() {
+            return "reconcile loop";
+        }
+        if let Some((name, _)) = listeners.iter().find(|(_, thread)| thread.is_finished()) {
             return name;
         }
     }

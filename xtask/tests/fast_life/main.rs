@@ -138,6 +138,17 @@ fn another_layout_and_another_size_of_maps_lose_nothing_and_leave_no_old_maps() 
     traffic.assert_nothing_lost();
 }
 
+/// A rule of others that drops what connection tracking calls invalid, as kube-proxy has it.
+fn drop_invalid(node: &Node) {
+    for rule in [
+        "nft add table inet theirs",
+        "nft add chain inet theirs c { type filter hook forward priority 0 ; }",
+        "nft add rule inet theirs c ct state invalid counter drop",
+    ] {
+        node.netns().run(rule).unwrap();
+    }
+}
+
 /// Beside rules that drop what connection tracking calls invalid, as kube-proxy has them.
 #[test]
 fn switched_to_the_kernel_path_and_back_it_loses_nothing() {
@@ -146,13 +157,7 @@ fn switched_to_the_kernel_path_and_back_it_loses_nothing() {
     }
     let cluster = cluster("pxswitch");
     let node = cluster.node(1);
-    for rule in [
-        "nft add table inet theirs",
-        "nft add chain inet theirs c { type filter hook forward priority 0 ; }",
-        "nft add rule inet theirs c ct state invalid counter drop",
-    ] {
-        node.netns().run(rule).unwrap();
-    }
+    drop_invalid(node);
     let traffic = Traffic::start(&cluster);
     wait_fast(node);
     let attachments = links(node);

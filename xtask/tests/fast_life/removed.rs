@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use xtask::lab::{Cluster, Node, flannel_ctl};
 
 use crate::{
-    cluster, launch,
+    cluster, drop_invalid, launch,
     pins::{pins, wait_fast},
     start,
     traffic::Traffic,
@@ -37,13 +37,7 @@ fn liberal(node: &Node) -> String {
 pub(crate) fn alone(prefix: &str) {
     let cluster = cluster(prefix);
     let node = cluster.node(1);
-    for rule in [
-        "nft add table inet theirs",
-        "nft add chain inet theirs c { type filter hook forward priority 0 ; }",
-        "nft add rule inet theirs c ct state invalid counter drop",
-    ] {
-        node.netns().run(rule).unwrap();
-    }
+    drop_invalid(node);
     let traffic = Traffic::start(&cluster);
     wait_fast(node);
     let before = pins(node);
