@@ -11,7 +11,7 @@ use crate::{
         links::Links,
     },
     model::{Backend, Network},
-    plan::desire::FastOptions,
+    plan::facts::FastOptions,
 };
 
 /// The outcome, and what it rests on.

@@ -20,7 +20,7 @@ use crate::{
     plan::{
         Facts, Rules,
         announce::{Identity, Vteps, announce},
-        desire::{Guard, Options},
+        facts::{Guard, Options},
     },
     serve::{
         Report,

@@ -4,11 +4,10 @@
 //! stands in our set. One hash lookup per packet, however many peers there are; behind GRO it
 //! is one per super-packet, whose inner headers stand where a single packet has them.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::nft::{FAMILY, TABLE};
 use crate::model::{Family, GuardPolicy};
 
 pub const PEERS_V4: &str = "peers-v4";
@@ -98,17 +97,13 @@ const fn inner_source(family: Family) -> &'static str {
     }
 }
 
-/// Declarations of sets and counters; harmless when they are there already.
-pub fn declarations() -> String {
-    let mut text = String::new();
-    for (family, outer) in [(Family::V4, "ip saddr"), (Family::V6, "ip6 saddr")] {
-        let (set, inner) = (set(family), inner_source(family));
-        writeln!(text, "add set {FAMILY} {TABLE} {set} {{ typeof {outer} . {inner}; }}").expect("a String takes it");
-    }
-    for reason in Refused::ALL {
-        writeln!(text, "add counter {FAMILY} {TABLE} {}", reason.counter()).expect("a String takes it");
-    }
-    text
+/// What that set's elements are: outer source, inner source.
+pub fn elements(family: Family) -> String {
+    let outer = match family {
+        Family::V4 => "ip saddr",
+        Family::V6 => "ip6 saddr",
+    };
+    format!("{outer} . {}", inner_source(family))
 }
 
 /// Rules of the base chain.

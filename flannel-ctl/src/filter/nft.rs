@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use super::{
     Fingerprint,
-    guard::{self, Entry},
+    guard::{self, Entry, Refused},
 };
-use crate::model::{FilterPolicy, Masquerade};
+use crate::model::{Family, FilterPolicy, Masquerade};
 
 pub const FAMILY: &str = "inet";
 pub const TABLE: &str = "flannel-ctl";
@@ -41,7 +41,13 @@ impl Rules {
 pub fn foundation(guard: bool) -> String {
     let mut text = format!("add table {FAMILY} {TABLE}\n");
     if guard {
-        text += &guard::declarations();
+        for family in Family::ALL {
+            let (set, elements) = (guard::set(family), guard::elements(family));
+            writeln!(text, "add set {FAMILY} {TABLE} {set} {{ typeof {elements}; }}").expect("a String takes it");
+        }
+        for reason in Refused::ALL {
+            writeln!(text, "add counter {FAMILY} {TABLE} {}", reason.counter()).expect("a String takes it");
+        }
     }
     text
 }

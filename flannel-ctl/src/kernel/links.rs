@@ -12,8 +12,9 @@ use super::{
         filter,
         link::{self, Link},
         nexthop::{self, Nexthop},
+        refusal::Refusal,
         route::{self, Entry},
-        socket::{Refusal, Socket},
+        socket::Socket,
         wire::Request,
     },
 };

@@ -36,7 +36,8 @@ use super::{
     netlink::{
         link::{self, Link},
         nexthop,
-        socket::{Refusal, Socket},
+        refusal::Refusal,
+        socket::Socket,
     },
     userspace::Userspace,
 };

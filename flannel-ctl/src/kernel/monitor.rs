@@ -12,12 +12,13 @@ use super::{
     linux::explain,
     netlink::{
         address::Address,
+        channel::grow_receive_buffer,
         link::Link,
         neighbour::Neighbour,
         nexthop::{self, Nexthop},
         qdisc,
+        refusal::Refusal,
         route::Entry,
-        socket::{Refusal, grow_receive_buffer},
         wire::{Message, messages},
     },
 };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Facts, Rules, desire::Options};
+use super::{Facts, Rules, facts::Options};
 use crate::model::{
     AddressRange, Backend, BackendData, LeaseRecord, LeaseValue, Mac, Network, Subnet, Uplink, VxlanConfig,
 };
@@ -93,7 +93,7 @@ pub(crate) fn facts(dual: bool) -> Facts {
         options: Options {
             nexthops: true,
             fast_path: None,
-            guard: Some(super::desire::Guard::Drop),
+            guard: Some(super::facts::Guard::Drop),
             masquerade_v4: true,
             forward: true,
             ..Options::default()

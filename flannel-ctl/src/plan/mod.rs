@@ -7,6 +7,7 @@ pub mod announce;
 pub mod desire;
 pub mod diff;
 pub mod explain;
+pub mod facts;
 pub mod inspect;
 pub mod roster;
 mod userspace;
@@ -14,7 +15,7 @@ mod userspace;
 #[cfg(test)]
 pub(crate) mod fixtures;
 
-pub use desire::Facts;
 pub use diff::{diff, diff_keys};
+pub use facts::Facts;
 pub use inspect::{Refusal, Rules};
 pub use roster::{Changes, Roster};

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::desire::{Facts, local_address};
+use super::facts::{Facts, local_address};
 use crate::model::{Backend, EnginePolicy, EngineWire, Family, Key, Object, Route, Setting, State, Tun, Via};
 
 pub(super) fn desire_own(facts: &Facts, state: &mut State) {

@@ -13,7 +13,8 @@ use crate::{
     kernel::netlink::{
         filter::{self, Direction, Filter},
         qdisc::{self, Qdisc},
-        socket::{Refusal, Socket},
+        refusal::Refusal,
+        socket::Socket,
     },
     model::Place,
 };

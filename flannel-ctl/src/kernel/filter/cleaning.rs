@@ -2,9 +2,9 @@
 //! where a FORWARD chain would kill our packets.
 
 use super::{
-    Flavour, HostFilter, refused,
-    table::{self, IPV4, IPV6},
-    tool,
+    Flavour, HostFilter,
+    object::{IPV4, IPV6},
+    refused, table, tool,
     xtables::{Tool, Variant},
 };
 use crate::{

@@ -3,9 +3,10 @@
 use std::fs;
 
 use super::{
-    Flavour, HostFilter, refused,
+    Flavour, HostFilter,
+    object::{CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, field, message, table_of},
+    refused,
     socket::request,
-    table::{CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, field, message, table_of},
 };
 use crate::{
     filter::{iptables::forward_needs_accept, nft::TABLE},

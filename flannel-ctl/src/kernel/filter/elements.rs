@@ -9,8 +9,8 @@ use std::{
 use netlink_packet_core::NLM_F_CREATE;
 
 use super::{
+    object::{INET, field, message},
     socket::{Socket, request},
-    table::{INET, field, message},
 };
 use crate::{
     filter::{
@@ -18,7 +18,7 @@ use crate::{
         nft::TABLE,
     },
     kernel::netlink::{
-        socket::Refusal,
+        refusal::Refusal,
         wire::{Request, attributes},
     },
     model::Family,

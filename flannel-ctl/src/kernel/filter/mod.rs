@@ -11,6 +11,7 @@ pub mod diagnose;
 mod elements;
 mod nft;
 mod notices;
+mod object;
 mod probe;
 mod socket;
 mod table;
@@ -25,7 +26,7 @@ pub use self::{
     xtables::Variant,
 };
 use self::{socket::Socket, table::Snapshot, xtables::Tools};
-use super::{KernelError, PacketFilter, netlink::socket::Refusal};
+use super::{KernelError, PacketFilter, netlink::refusal::Refusal};
 use crate::{
     filter::guard::{Entry, Refused},
     model::{FilterPolicy, GuardPolicy, Key, Object, Op, State},

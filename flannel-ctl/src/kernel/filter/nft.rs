@@ -2,13 +2,13 @@
 
 use nix::errno::Errno;
 
-use super::{Flavour, HostFilter, elements, refused, socket::Socket, table, tool};
+use super::{Flavour, HostFilter, elements, object, refused, socket::Socket, table, tool};
 use crate::{
     filter::{
         guard::Entry,
         nft::{self, Rules, TABLE},
     },
-    kernel::{KernelError, netlink::socket::Refusal},
+    kernel::{KernelError, netlink::refusal::Refusal},
     model::FilterPolicy,
 };
 
@@ -52,7 +52,7 @@ impl HostFilter {
 
     pub(super) fn table_exists(&mut self) -> Result<bool, KernelError> {
         match &mut self.socket {
-            Some(socket) => table::exists(socket, table::INET, TABLE)
+            Some(socket) => table::exists(socket, object::INET, TABLE)
                 .map_err(|refusal| refused("look for our nftables table", &refusal)),
             None => Ok(false),
         }
@@ -61,7 +61,7 @@ impl HostFilter {
     pub(super) fn remove_table(&mut self) -> Result<(), KernelError> {
         self.cache = None;
         match &mut self.socket {
-            Some(socket) => table::delete(socket, table::INET, TABLE)
+            Some(socket) => table::delete(socket, object::INET, TABLE)
                 .map(drop)
                 .map_err(|refusal| refused("delete our nftables table", &refusal)),
             None => Ok(()),

@@ -10,15 +10,15 @@ use std::{
 use netlink_sys::{Socket as RawSocket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 use super::{
+    object::{CHAIN_NAME, field, message, table_of},
     socket::{Socket, message_of},
-    table::{CHAIN_NAME, field, message, table_of},
 };
 use crate::{
     filter::nft::TABLE,
     kernel::{
         attend::{self, Hearing, attend},
         netlink::{
-            socket::grow_receive_buffer,
+            channel::grow_receive_buffer,
             wire::{messages, text, u32_at},
         },
     },

@@ -8,9 +8,9 @@ use nix::{
 };
 
 use crate::kernel::netlink::{
-    channel::{Channel, NLMSG_ERROR},
-    socket::Refusal,
-    wire::{Request, u32_at},
+    channel::Channel,
+    refusal::Refusal,
+    wire::{NLMSG_ERROR, Request, u32_at},
 };
 
 /// `NFNL_SUBSYS_NFTABLES`, and the messages around a transaction (`NFNL_MSG_BATCH_*`).

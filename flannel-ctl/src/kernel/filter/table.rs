@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     elements,
+    object::{CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, INET, TABLE_NAME, field, message, table_of},
     socket::{BODY, Socket, request},
 };
 use crate::{
@@ -14,44 +15,15 @@ use crate::{
         nft::{SEAL, TABLE},
     },
     kernel::netlink::{
-        socket::Refusal,
+        refusal::Refusal,
         wire::{attributes, text},
     },
     model::Family,
 };
 use netlink_packet_core::NLM_F_CREATE;
 
-/// `NFT_MSG_*` of `linux/netfilter/nf_tables.h`.
-pub(super) mod message {
-    pub(crate) const NEWTABLE: u16 = 0;
-    pub(crate) const GETTABLE: u16 = 1;
-    pub(crate) const DELTABLE: u16 = 2;
-    pub(crate) const NEWCHAIN: u16 = 3;
-    pub(crate) const GETCHAIN: u16 = 4;
-    pub(crate) const DELCHAIN: u16 = 5;
-    pub(crate) const NEWRULE: u16 = 6;
-    pub(crate) const GETRULE: u16 = 7;
-    pub(crate) const DELRULE: u16 = 8;
-    pub(crate) const GETSET: u16 = 10;
-    pub(crate) const NEWSETELEM: u16 = 12;
-    pub(crate) const GETSETELEM: u16 = 13;
-    pub(crate) const DELSETELEM: u16 = 14;
-    pub(crate) const NEWGEN: u16 = 15;
-    pub(crate) const GETGEN: u16 = 16;
-    pub(crate) const GETOBJ: u16 = 19;
-}
-
-/// `NFPROTO_*`.
-pub(super) const INET: u8 = 1;
-pub(super) const IPV4: u8 = 2;
-pub(super) const IPV6: u8 = 10;
-
-/// `NFTA_{TABLE,CHAIN,RULE,SET,OBJ}_*`; the first is the table's name in all of them.
-const TABLE_NAME: u16 = 1;
+/// `NFTA_{TABLE,CHAIN,RULE,SET,OBJ}_*`.
 const TABLE_FLAGS: u16 = 2;
-pub(super) const CHAIN_NAME: u16 = 3;
-pub(super) const CHAIN_HOOK: u16 = 4;
-pub(super) const CHAIN_POLICY: u16 = 5;
 const CHAIN_TYPE: u16 = 7;
 const CHAIN_FLAGS: u16 = 10;
 const CHAIN_USERDATA: u16 = 12;
@@ -194,16 +166,6 @@ pub(super) fn counters(socket: &mut Socket) -> Result<Vec<(Refused, u64)>, Refus
         found.extend(reason.zip(packets));
     })?;
     Ok(found)
-}
-
-/// Value of one attribute.
-pub(super) fn field(payload: &[u8], wanted: u16) -> Option<&[u8]> {
-    attributes(payload, BODY).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
-}
-
-/// Name of the table that an object belongs to.
-pub(super) fn table_of(payload: &[u8]) -> String {
-    text(field(payload, TABLE_NAME).unwrap_or_default())
 }
 
 fn is_ours(payload: &[u8]) -> bool {

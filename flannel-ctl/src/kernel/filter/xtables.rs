@@ -7,9 +7,9 @@ use std::{
 };
 
 use super::{
+    object::{IPV4, IPV6},
     socket::Socket,
-    table::{self, IPV4, IPV6},
-    tool,
+    table, tool,
     turn::Turn,
 };
 use crate::{filter::saved::Table, kernel::KernelError, model::Family};

@@ -7,8 +7,8 @@ use crate::{
         netlink::{
             link::{self, Link},
             nexthop::{self, Nexthop},
+            refusal::Refusal,
             route::{self, Entry},
-            socket::Refusal,
             wire::Request,
         },
     },

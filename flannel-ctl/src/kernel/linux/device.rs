@@ -15,7 +15,7 @@ use crate::{
         netlink::{
             link::{self, Link},
             neighbour::{self, Neighbour},
-            socket::Refusal,
+            refusal::Refusal,
         },
     },
     model::{Device, Family, Object, Op, Setting},

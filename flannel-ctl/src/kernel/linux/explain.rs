@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use crate::{
-    kernel::{KernelError, netlink::socket::Refusal},
+    kernel::{KernelError, netlink::refusal::Refusal},
     model::{Key, Object, Op, Route, Via},
 };
 

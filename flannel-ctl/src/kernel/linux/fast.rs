@@ -19,7 +19,7 @@ use crate::{
             link::{self, Link},
             neighbour::Neighbour,
             qdisc::{self, Qdisc},
-            socket::Refusal,
+            refusal::Refusal,
         },
     },
     model::{Family, Key, Object, Op, PodLink, State},

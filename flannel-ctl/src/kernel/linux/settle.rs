@@ -14,8 +14,8 @@ use super::{
 use crate::{
     kernel::netlink::{
         nexthop::{self, Nexthop},
+        refusal::Refusal,
         route::{self, Entry},
-        socket::Refusal,
         wire::Put,
     },
     model::{Family, Key, Object, Op, Route},

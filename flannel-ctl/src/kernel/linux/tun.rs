@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use super::LinuxKernel;
 use crate::{
-    kernel::netlink::{link, socket::Refusal},
+    kernel::netlink::{link, refusal::Refusal},
     model::{Family, Tun},
     userspace,
 };

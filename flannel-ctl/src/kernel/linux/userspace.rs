@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use super::{LinuxKernel, classify, explain::refused};
 use crate::{
-    kernel::{KernelError, netlink::socket::Refusal},
+    kernel::{KernelError, netlink::refusal::Refusal},
     model::{Family, Key, Op, State},
 };
 

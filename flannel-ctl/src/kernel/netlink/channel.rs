@@ -14,12 +14,10 @@ use nix::{
 
 use super::{
     batch::Batch,
-    socket::{Refusal, grow_receive_buffer},
-    wire::{Message, Request, messages},
+    refusal::Refusal,
+    wire::{Message, NLMSG_DONE, NLMSG_ERROR, Request, messages},
 };
 
-pub(crate) const NLMSG_ERROR: u16 = 2;
-pub(crate) const NLMSG_DONE: u16 = 3;
 /// A dump that is disturbed this often is given up.
 const DUMP_TRIES: u32 = 20;
 /// The kernel answers while it takes the request; this is for a kernel gone wrong.
@@ -165,4 +163,10 @@ impl Channel {
             }
         }
     }
+}
+
+/// As large as it may get: beyond the limit if we are privileged, up to it if not.
+pub(crate) fn grow_receive_buffer(socket: &RawSocket, bytes: usize) -> Result<(), Errno> {
+    setsockopt(socket, sockopt::RcvBufForce, &bytes)
+        .or_else(|_unprivileged| setsockopt(socket, sockopt::RcvBuf, &bytes))
 }

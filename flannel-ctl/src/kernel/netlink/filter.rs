@@ -4,7 +4,8 @@ use nix::{errno::Errno, libc};
 
 use super::{
     qdisc::{BODY, KIND},
-    socket::{Refusal, Socket},
+    refusal::Refusal,
+    socket::Socket,
     wire::{Put, Request, attributes, text, u32_at},
 };
 

@@ -13,6 +13,7 @@ pub mod link;
 pub mod neighbour;
 pub mod nexthop;
 pub mod qdisc;
+pub(crate) mod refusal;
 pub mod route;
 pub(crate) mod socket;
 pub(crate) mod wire;

@@ -15,7 +15,7 @@ use crate::{
     kernel::fake::FakeKernel,
     model::{Backend, Family, Object, Place, PodLink, Setting, State, Uplink, Via, VxlanConfig},
     plan::{
-        desire::{FastOptions, Options},
+        facts::{FastOptions, Options},
         fixtures::{facts, record, rules, subnet, value},
     },
     reconcile::Surroundings,

@@ -9,12 +9,12 @@ use super::{
     EtcdError, Session,
     challenge::{self, Answer},
     error::Kind,
-    hold::Owned,
+    owned::{Owned, encode, merged},
     session::{Listing, Write},
 };
 use crate::{
     alloc::{self, Claim, Owner, Take},
-    model::{LeaseRecord, LeaseValue, Subnet},
+    model::{LeaseRecord, Subnet},
     source::{Contested, Holding, LeaseRequest, NoLease},
 };
 
@@ -266,19 +266,4 @@ enum Outcome {
     Raced,
     /// The list is out of date.
     Stale,
-}
-
-/// What we want to say, with the fields that others put into what is stored, but no question.
-pub(super) fn merged(wish: &LeaseValue, stored: Option<&LeaseValue>) -> LeaseValue {
-    let mut value = wish.clone();
-    for (field, content) in
-        stored.iter().flat_map(|stored| &stored.other).filter(|(field, _)| *field != challenge::FIELD)
-    {
-        value.other.entry(field.clone()).or_insert_with(|| content.clone());
-    }
-    value
-}
-
-pub(super) fn encode(value: &LeaseValue) -> Vec<u8> {
-    serde_json::to_vec(value).expect("a lease value is plain JSON")
 }

@@ -7,15 +7,18 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{EtcdError, Session, acquire::encode, error::Kind, session::Write};
+use super::{
+    EtcdError, Session,
+    error::Kind,
+    owned::{QUESTION, encode},
+    session::Write,
+};
 use crate::{
     alloc,
     model::{LeaseRecord, LeaseValue},
     source::contested::name,
 };
 
-/// The question's field; its text says who asks.
-pub(super) const FIELD: &str = "Challenge";
 /// How long a living holder may take. One that is cut off from the store for longer counts as
 /// gone, and has its subnet back when it answers later: see `judge`.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -37,12 +40,12 @@ pub(super) enum Answer {
 /// Asks the holder of `record`, on behalf of `us`.
 pub(super) async fn ask(session: &Session, record: &LeaseRecord, us: &LeaseValue) -> Result<Answer, EtcdError> {
     let Some(held) = alloc::parse(&record.value) else { return Ok(Answer::Changed) };
-    if held.other.contains_key(FIELD) && changed(session, record.modified, &record.key, THEIRS).await?.is_some() {
+    if held.other.contains_key(QUESTION) && changed(session, record.modified, &record.key, THEIRS).await?.is_some() {
         return Ok(Answer::Changed);
     }
     let mut question = held.clone();
     let who = format!("{}, {:016x}", name(us), rand::random::<u64>());
-    question.other.insert(FIELD.into(), Value::String(who));
+    question.other.insert(QUESTION.into(), Value::String(who));
     let written = session.write(&record.key, record.modified, &encode(&question), record.lease_id).await;
     let asked = match written {
         Ok(Write::Done(revision)) => revision,
@@ -55,7 +58,7 @@ pub(super) async fn ask(session: &Session, record: &LeaseRecord, us: &LeaseValue
         None => Answer::Silent(asked),
         Some(now) => {
             let now = now.and_then(|now| alloc::parse(&now.value));
-            let answered = now.is_some_and(|now| now.node_id == held.node_id && !now.other.contains_key(FIELD));
+            let answered = now.is_some_and(|now| now.node_id == held.node_id && !now.other.contains_key(QUESTION));
             if answered { Answer::Alive } else { Answer::Changed }
         }
     };
@@ -80,11 +83,4 @@ async fn changed(
             return Ok(None);
         }
     }
-}
-
-/// Takes the question out of a value; who asks, if one is in it.
-pub(super) fn take(value: &mut LeaseValue) -> Option<String> {
-    let who = value.other.remove(FIELD)?;
-    let who = who.as_str().unwrap_or("somebody");
-    Some(who.chars().take(120).flat_map(char::escape_debug).collect())
 }

@@ -7,16 +7,17 @@ use tracing::{debug, info, warn};
 
 use super::{
     EtcdError, Session,
-    acquire::{AcquireError, acquire, encode, merged},
+    acquire::{AcquireError, acquire},
     backoff::Backoff,
     judge::{Verdict, judge},
+    owned::{Owned, encode, merged},
     session::Write,
     view::View,
 };
 use crate::{
     alloc,
     config::LeaseOptions,
-    model::{LeaseRecord, LeaseValue, Subnet},
+    model::{LeaseRecord, Subnet},
     source::{Event, EventSink, Holding, LeaseRequest, NoLease, OwnLease},
 };
 
@@ -26,22 +27,6 @@ const QUIET: Duration = Duration::from_mins(1);
 const RENEW_AT_LEAST: Duration = Duration::from_mins(5);
 /// A node that another keeps from having a lease looks this often whether that is over.
 const CONTESTED: Duration = Duration::from_secs(30);
-
-/// The lease that is ours, as we last read or wrote it.
-#[derive(Clone, Debug)]
-pub(super) struct Owned {
-    pub(super) subnet: Subnet,
-    pub(super) value: LeaseValue,
-    pub(super) record: LeaseRecord,
-    /// What the lease said before we took it from a holder that gave no answer.
-    pub(super) displaced: Option<LeaseValue>,
-}
-
-impl Owned {
-    pub(super) fn lease(&self) -> OwnLease {
-        OwnLease { key: self.record.key.clone(), subnet: self.subnet, value: self.value.clone() }
-    }
-}
 
 pub(super) struct Hold {
     pub(super) request: LeaseRequest,

@@ -1,6 +1,6 @@
 //! PURE: is what stands under our key still ours, and what follows if not.
 
-use super::{acquire::merged, challenge, hold::Owned};
+use super::owned::{Owned, merged, take_question};
 use crate::{
     alloc::{self, Owner},
     model::{LeaseRecord, LeaseValue},
@@ -31,7 +31,7 @@ pub(super) enum Verdict {
 pub(super) fn judge(owned: &Owned, now: Option<&LeaseRecord>, us: &LeaseValue, attempted: Option<&[u8]>) -> Verdict {
     let Some(now) = now else { return Verdict::Recreate };
     let mut stored = alloc::parse(&now.value);
-    let question = stored.as_mut().and_then(challenge::take);
+    let question = stored.as_mut().and_then(take_question);
     let as_wished = stored.as_ref().is_some_and(|stored| *stored == merged(us, Some(stored)));
     let same_write = now.modified == owned.record.modified;
     // What we said last counts as ours too: the fields that others added since are welcome.

@@ -13,6 +13,7 @@ mod health;
 mod hold;
 mod judge;
 mod network;
+mod owned;
 mod record;
 mod rights;
 mod run;
@@ -28,7 +29,7 @@ pub use error::{EtcdError, Kind};
 pub use session::{Listing, Session, StoredConfig, Write};
 pub use watch::{Change, Feed};
 
-use self::{acquire::acquire, health::Health, hold::Owned};
+use self::{acquire::acquire, health::Health, owned::Owned};
 use crate::{
     config::{EtcdConfig, LeaseOptions},
     model::{LeaseValue, Network},

@@ -7,7 +7,7 @@ use crate::{
         linux::{LinuxKernel, Scope},
         netlink::namespace::{bridge, ip, isolated},
     },
-    plan::desire::Options,
+    plan::facts::Options,
 };
 
 /// What the peers' tables hold, in no order.
