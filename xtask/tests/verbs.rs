@@ -317,7 +317,7 @@ fn check_finds_what_stands_in_the_way() {
     assert_eq!(state(node.netns()), before);
     assert!(!node.run_dir().exists() && !node.state_dir().exists());
     expect(&["--datapath", "vxlan"], 0, &[("datapath", "ok", "vxlan")]);
-    let userspace = [("TUN device", "ok", "can be made"), ("datapath", "ok", "userspace, asked for")];
+    let userspace = [("TUN device", "ok", "can be made"), ("datapath", "ok", "userspace (asked for")];
     expect(&["--datapath", "userspace"], 0, &userspace);
 
     node.netns().sysctl(&[("ipv4/ip_forward", "0"), ("ipv4/conf/eth0/rp_filter", "1")]).unwrap();

@@ -11,10 +11,8 @@ mod port;
 mod source;
 
 use crate::{
-    config::{Settings, netconf, settings::DatapathChoice},
+    config::{Settings, netconf},
     daemon::preview,
-    kernel::fastpath,
-    model::{Backend, Network},
 };
 
 pub use finding::{Finding, Outcome, is_fit};
@@ -36,34 +34,7 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
     let network = network.unwrap_or_else(|| netconf::parse(ASSUMED).expect("a valid network config"));
     findings.extend(kernel::proofs(settings, &network));
     findings.extend(network::check(settings, &network, known));
-    findings.push(datapath(settings, &network));
+    let (datapath, why) = preview::datapath(settings, &network);
+    findings.push(Finding::ok("datapath", format!("{datapath} ({why})")));
     findings
-}
-
-/// Which datapath `run` would use, and why not another.
-fn datapath(settings: &Settings, network: &Network) -> Finding {
-    let detail = match &network.backend {
-        Backend::Vxlan(_) => vxlan_datapath(settings.datapath),
-        Backend::HostGw => "host-gw, plain routes: the network config's backend".into(),
-        Backend::Alloc => "none, leases only: the network config's backend".into(),
-        Backend::Udp { .. } => "userspace, on the wire of flannel's udp backend: the network config's backend".into(),
-    };
-    Finding::ok("datapath", detail)
-}
-
-fn vxlan_datapath(choice: DatapathChoice) -> String {
-    match choice {
-        DatapathChoice::Vxlan => return "vxlan, asked for by --datapath vxlan".into(),
-        DatapathChoice::Userspace => return "userspace, asked for by --datapath userspace".into(),
-        DatapathChoice::Ebpf => {}
-        DatapathChoice::Auto => {
-            if let Err(error) = preview::has_vxlan() {
-                return format!("userspace; the kernel has no VXLAN device: {error}");
-            }
-        }
-    }
-    match fastpath::probe() {
-        Ok(()) => "ebpf, beside the kernel's VXLAN device: the kernel takes the BPF programs".into(),
-        Err(error) => format!("vxlan; not ebpf: {error}"),
-    }
 }

@@ -5,6 +5,7 @@
 //! one channel of [`Wake`]s. Nothing here is undone on exit: the datapath outlives the daemon.
 
 pub mod cleanup;
+mod datapath;
 mod error;
 mod fast;
 mod former;

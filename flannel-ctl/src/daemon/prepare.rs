@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{StartError, fast, node, preview, uplink, vtep};
+use super::{StartError, datapath, fast, node, preview, uplink, vtep};
 use crate::{
     config::{
         ConfigErrors, Settings, netconf,
@@ -109,7 +109,7 @@ pub(super) async fn prepare(
         tracing::warn!(limit, "the packet filter of this host cannot do all that is asked for");
     }
     let mut kernel = LinuxKernel::new(Scope::default())?.with_filter(Box::new(filter));
-    let datapath = fast::choose(settings, &network);
+    let datapath = datapath::choose(settings, &network);
     tracing::info!(datapath = datapath.kind, why = datapath.why, "who carries the packets");
     let nexthops = kernel.supports_nexthops();
     let mut facts = facts(settings, &network, uplink, vteps, lease.subnet, nexthops);

@@ -7,7 +7,7 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{
     StartError,
-    fast::{self, Outlook},
+    datapath::{self, Outlook},
     node, prepare, uplink, vtep,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         settings::{FilterChoice, SourceChoice},
     },
     kernel::{
-        Kernel, KernelError,
+        Kernel,
         filter::{Choice, HostFilter},
         links::Links,
         linux::{LinuxKernel, Scope},
@@ -115,7 +115,7 @@ pub fn filter_policy(settings: &Settings, network: &Network) -> Option<FilterPol
         public_v6: None,
     };
     let mut facts = prepare::facts(settings, network, nowhere, Vteps::NONE, Subnet::new(v4, v6)?, false);
-    facts.options.userspace = fast::in_userspace(settings, network);
+    facts.options.userspace = datapath::in_userspace(settings, network);
     match desire_own(&facts).remove(&Key::Filter) {
         Some(Object::Filter(policy)) => Some(*policy),
         _ => None,
@@ -127,14 +127,14 @@ pub fn choose_uplink(settings: &Settings, network: &Network) -> Result<Uplink, S
     uplink::find(&settings.uplink, network).map(|(uplink, _)| uplink)
 }
 
-/// Whether this kernel has VXLAN devices, and its answer if it has not.
-pub fn has_vxlan() -> Result<(), KernelError> {
-    fast::has_vxlan()
+/// Which datapath packets would take here, and why not a faster one.
+pub fn datapath(settings: &Settings, network: &Network) -> (&'static str, String) {
+    datapath::foresee(settings, network)
 }
 
 /// Whether packets would be carried in user space here.
 pub fn in_userspace(settings: &Settings, network: &Network) -> bool {
-    fast::in_userspace(settings, network)
+    datapath::in_userspace(settings, network)
 }
 
 /// What makes `run` refuse this network on this node.
@@ -182,7 +182,7 @@ async fn look(settings: &Settings) -> Result<Preview, PreviewError> {
     let filter = HostFilter::open(prepare::filter_choice(settings.filter.flavour));
     let mut kernel = LinuxKernel::new(Scope::default()).map_err(StartError::from)?.with_filter(Box::new(filter));
     let mut facts = prepare::facts(settings, &network, uplink, vteps, lease.subnet, kernel.supports_nexthops());
-    facts.options.userspace = fast::in_userspace(settings, &network);
+    facts.options.userspace = datapath::in_userspace(settings, &network);
     let rules = prepare::rules(&facts, &lease, &identity)?;
     preview.subnet_file(&settings.paths.subnet_file, &facts, settings.filter.ip_masq());
     preview.fast_path(settings, &network);
@@ -275,7 +275,7 @@ impl Preview {
 
     fn fast_path(&mut self, settings: &Settings, network: &Network) {
         let directory = settings.paths.bpf_dir.display();
-        match fast::outlook(settings, network) {
+        match datapath::outlook(settings, network) {
             Ok(Outlook::Attach) => self.add(
                 "fast path",
                 format!(
