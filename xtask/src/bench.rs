@@ -30,7 +30,6 @@ mod samples;
 #[cfg(feature = "bench")]
 mod storm;
 mod usage;
-pub(crate) mod userspace;
 
 /// What to measure.
 #[derive(Debug, Subcommand)]

@@ -14,14 +14,13 @@ use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use serde::Serialize;
 
-use crate::bench::userspace::{self, Tunnel};
-
 mod connect;
 mod integrity;
 mod latency;
 mod packets;
 mod respond;
 mod serve;
+mod tunnel;
 
 pub(crate) use integrity::Integrity;
 pub(crate) use packets::{Received, Sent};
@@ -50,7 +49,7 @@ pub(crate) enum Load {
     /// Counts datagrams, from the first that comes; ends with its standard input
     Receive(Datagrams),
     /// Carries packets between a TUN device and one peer
-    Tunnel(Tunnel),
+    Tunnel(tunnel::Tunnel),
 }
 
 #[derive(Debug, clap::Args)]
@@ -103,7 +102,7 @@ pub(crate) fn run(load: &Load) -> Result<ExitCode> {
         Load::UdpRr(client) => print(&respond::udp(client)?)?,
         Load::Crr(client) => print(&connect::run(client)?)?,
         Load::Integrity { address, megabytes } => print(&integrity::send(*address, *megabytes)?)?,
-        Load::Tunnel(tunnel) => userspace::run(tunnel)?,
+        Load::Tunnel(tunnel) => tunnel::run(tunnel)?,
         Load::Send(datagrams) => print(&packets::send(datagrams)?)?,
         Load::Receive(datagrams) => print(&packets::receive(datagrams, std::io::stdin())?)?,
     }

@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use serde::Serialize;
 use xtask::lab::{Cluster, Launch, Node, StoreKind, cpu_time, wait};
 
 use super::{
@@ -17,7 +16,7 @@ use super::{
     leases::{Fake, NETWORK, Watch, Writer},
     notices::{NEIGHBOURS, Notices, ROUTES, Seen, What},
     paper,
-    samples::{Measure, megabytes, millis},
+    samples::{Measure, Outcome, Setup, megabytes, millis},
     storm,
     usage::{self, Memory},
 };
@@ -29,20 +28,6 @@ const LIMIT: Duration = Duration::from_mins(1);
 const SETTLE: Duration = Duration::from_millis(1500);
 /// Between two single changes: they shall not be taken in together.
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// One store, one number of leases, guard on or off.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Setup {
-    pub(super) store: String,
-    pub(super) leases: usize,
-    pub(super) guard: String,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Outcome {
-    pub(super) setup: Setup,
-    pub(super) measures: Vec<Measure>,
-}
 
 pub(super) fn run(args: &ControlArgs) -> Result<ExitCode> {
     let mut args = args.clone();

@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::{control::Outcome, samples::Measure};
+use super::samples::{Measure, Outcome};
 use crate::cargo::root;
 
 const METHOD: &str = include_str!("method.md");

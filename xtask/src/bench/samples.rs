@@ -4,6 +4,21 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+/// One store, one number of leases, guard on or off.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Setup {
+    pub(super) store: String,
+    pub(super) leases: usize,
+    pub(super) guard: String,
+}
+
+/// What was measured in it.
+#[derive(Debug, Serialize)]
+pub(super) struct Outcome {
+    pub(super) setup: Setup,
+    pub(super) measures: Vec<Measure>,
+}
+
 /// One thing that was measured, in one unit.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Measure {
