@@ -27,6 +27,7 @@ use nix::errno::Errno;
 
 pub(super) use explain::explain;
 use neighbours::Neighbours;
+use route_count::RouteCount;
 pub use scope::Scope;
 
 use super::{
@@ -64,8 +65,8 @@ pub struct LinuxKernel {
     uplink: Underlay,
     /// Who is where on the uplink, as far as notices have told: flows remember the address that they are sent to.
     neighbours: Neighbours,
-    /// IPv4 routes when all of ours were in place last.
-    routes: Option<u64>,
+    /// How many routes there were when all of ours were in place last; `None`: some may have gone without a word since.
+    routes: Option<RouteCount>,
 }
 
 /// The uplink as far as notices have told. It starts empty, so that the first notice of

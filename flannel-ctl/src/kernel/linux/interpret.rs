@@ -1,5 +1,8 @@
 //! What a notice means.
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
 use nix::libc;
 
 use super::{LinuxKernel, classify};
@@ -45,6 +48,9 @@ impl LinuxKernel {
         // device does before it is deleted.
         let down = !is_birth(link) && link.change & libc::IFF_UP.cast_unsigned() != 0 && !link.is_up();
         let pod = link.kind.as_deref() == Some("veth");
+        if down {
+            self.routes = None;
+        }
         if pod && (gone || down) {
             // Its flows must not be sent to nowhere.
             self.doubt_all_flows();
@@ -67,8 +73,9 @@ impl LinuxKernel {
             return Interpretation::Resync("the tunnel device was deleted");
         }
         // That of the device that we know already tells of the time before it was set up.
-        let same = known.is_some_and(|_| is_birth(link))
-            || known.is_some_and(|known| known.to_object(family) == link.to_object(family));
+        let as_known =
+            |known: &Link| known.to_object(family) == link.to_object(family) && is_running(known) == is_running(link);
+        let same = known.is_some_and(|known| is_birth(link) || as_known(known));
         if same {
             return Interpretation::Irrelevant;
         }
@@ -83,10 +90,10 @@ impl LinuxKernel {
         }
         match known {
             Some(known) if (&known.name, known.mtu) == (&link.name, link.mtu) => {
-                let running = |link: &Link| (link.is_up(), link.has(libc::IFF_LOWER_UP));
-                match (running(&known), running(link)) {
-                    (before, now) if before == now => Interpretation::Irrelevant,
-                    _ => Interpretation::Resync("the uplink went down or up"),
+                if is_running(&known) == is_running(link) {
+                    Interpretation::Irrelevant
+                } else {
+                    Interpretation::Resync("the uplink went down or up")
                 }
             }
             _ => Interpretation::Uplink,
@@ -107,6 +114,10 @@ impl LinuxKernel {
             let now = (!gone).then(|| address.telling_flags());
             let before = self.uplink.addresses.insert(address.net, now);
             return if before == Some(now) { Interpretation::Irrelevant } else { Interpretation::Uplink };
+        }
+        if gone {
+            // With it go the IPv4 routes that prefer it as their source.
+            self.routes = None;
         }
         let overlay = devices.contains(&address.index) || self.scope.covers(&address.net);
         if overlay { Interpretation::Irrelevant } else { Interpretation::Topology }
@@ -134,7 +145,7 @@ impl LinuxKernel {
         }
     }
 
-    fn route_notice(&self, gone: bool, replaced: bool, entry: &Entry) -> Interpretation {
+    fn route_notice(&mut self, gone: bool, replaced: bool, entry: &Entry) -> Interpretation {
         if !entry.is_main() || entry.flags & libc::RTM_F_CLONED != 0 {
             // The local table follows the addresses, of which there are notices.
             return if self.routes_elsewhere(entry) { Interpretation::Topology } else { Interpretation::Irrelevant };
@@ -143,6 +154,13 @@ impl LinuxKernel {
             return Interpretation::Changed(key, (!gone).then_some(object));
         }
         if self.scope.covers(&entry.dst) {
+            // IPv6 routes to one destination by different gateways are one route, of everybody who added to it.
+            if Family::of_net(&entry.dst) == Family::V6 && self.scope.may_be_leased(&entry.dst) {
+                if !gone && entry.special {
+                    return Interpretation::Resync("a route was joined by another");
+                }
+                self.routes = None;
+            }
             // Pods' routes, mostly. But one that took the place of ours ends it silently.
             return if replaced {
                 Interpretation::Changed(Key::Route(entry.dst), None)
@@ -159,13 +177,20 @@ impl LinuxKernel {
         entry.table != local && entry.flags & libc::RTM_F_CLONED == 0 && !self.scope.covers(&entry.dst)
     }
 
-    fn nexthop_notice(&self, gone: bool, nexthop: &Nexthop) -> Interpretation {
-        if nexthop.protocol != Route::PROTOCOL {
-            return Interpretation::Irrelevant;
+    fn nexthop_notice(&mut self, gone: bool, nexthop: &Nexthop) -> Interpretation {
+        if nexthop.protocol != Route::PROTOCOL && !gone {
+            // Perhaps in the place of ours, of whose end the kernel says nothing.
+            return Interpretation::Changed(Key::Nexthop(nexthop.id.into()), None);
         }
         if gone {
             // The kernel removes the routes that used it and does not say so.
-            return Interpretation::Resync("a nexthop object was deleted");
+            self.routes = None;
+            let address = IpNet::from(IpAddr::from(Ipv4Addr::from(nexthop.id)));
+            return if nexthop.protocol == Route::PROTOCOL || self.scope.covers(&address) {
+                Interpretation::Resync("a nexthop object was deleted")
+            } else {
+                Interpretation::Irrelevant
+            };
         }
         match classify::nexthop(self.devices(), nexthop, |_| true) {
             Some((key, object)) => Interpretation::Changed(key, Some(object)),
@@ -177,4 +202,9 @@ impl LinuxKernel {
 /// The first notice of a device: it says that all flags changed (`rtnl_configure_link`, 6.18).
 fn is_birth(link: &Link) -> bool {
     link.change == u32::MAX
+}
+
+/// With the last of these two gone, the kernel takes the device's nexthop objects and their routes without a word.
+fn is_running(link: &Link) -> (bool, bool) {
+    (link.is_up(), link.has(libc::IFF_LOWER_UP))
 }

@@ -8,6 +8,7 @@ mod notices;
 mod routes;
 mod scale;
 mod sweep;
+mod told;
 mod tun;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
