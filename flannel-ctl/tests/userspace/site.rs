@@ -1,10 +1,9 @@
 //! Two nodes, a wire between them, a tunnel across it.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{Arc, mpsc},
-    thread,
     time::Duration,
 };
 
@@ -12,7 +11,7 @@ use flannel_ctl::{
     model::{Family, Forward, Mac},
     userspace::{Counter, Engine, EngineError, Offloads, Options, Table, Wire},
 };
-use xtask::lab::Netns;
+use xtask::lab::{self, Netns};
 
 pub(crate) const DEVICE: &str = "flannel.1";
 pub(crate) const PORT: u16 = 8472;
@@ -166,37 +165,7 @@ impl Node {
 
 /// Sends so much through a TCP connection between the inner addresses, and compares every octet.
 pub(crate) fn transfer(from: &Node, to: &Node, family: Family, octets: usize) {
-    let address = inner(family, to.number);
-    let listener = to.netns.enter(|| TcpListener::bind((address, 0))).unwrap().unwrap();
-    let target: SocketAddr = listener.local_addr().unwrap();
-    thread::scope(|scope| {
-        let receiver = scope.spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            let (mut noise, mut got, mut buffer) = (Noise::new(), 0, vec![0; 1 << 16]);
-            loop {
-                let read = stream.read(&mut buffer).unwrap();
-                if read == 0 {
-                    return got;
-                }
-                let right = buffer[..read].iter().all(|octet| *octet == noise.next());
-                assert!(right, "octets near {got} are not what was sent");
-                got += read;
-            }
-        });
-        let connect = || TcpStream::connect_timeout(&target, PATIENCE);
-        let mut stream = from.netns.enter(connect).unwrap().unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        let mut noise = Noise::new();
-        let mut left = octets;
-        while left > 0 {
-            let chunk: Vec<u8> = (0..left.min(100_000)).map(|_| noise.next()).collect();
-            stream.write_all(&chunk).unwrap();
-            left -= chunk.len();
-        }
-        drop(stream);
-        assert_eq!(receiver.join().unwrap(), octets);
-    });
+    lab::transfer(&from.netns, &to.netns, inner(family, to.number), octets).unwrap();
 }
 
 /// A datagram there and back.
@@ -219,21 +188,5 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> (usize, SocketAddr) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             received => return received.unwrap(),
         }
-    }
-}
-
-/// xorshift64; the same octets at both ends.
-struct Noise(u64);
-
-impl Noise {
-    fn new() -> Self {
-        Self(0x9e37_79b9_7f4a_7c15)
-    }
-
-    fn next(&mut self) -> u8 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.to_le_bytes()[3]
     }
 }

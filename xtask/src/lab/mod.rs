@@ -58,6 +58,7 @@ mod process;
 mod relay;
 mod stopwatch;
 mod store;
+mod transfer;
 mod underlay;
 pub mod wait;
 
@@ -79,4 +80,5 @@ pub use precondition::{missing_root, on_path, skip_unless};
 pub use process::{Process, cpu_time};
 pub use stopwatch::Stopwatch;
 pub use store::{Store, StoreKind};
+pub use transfer::transfer;
 pub use underlay::{GATEWAY_V4, GATEWAY_V6, OUTSIDE_V4, OUTSIDE_V6, Underlay};

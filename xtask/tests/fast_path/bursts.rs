@@ -22,7 +22,7 @@ fn a_pod_with_very_many_flows_is_served_and_disturbs_nobody() {
     }
     let rate = RATE.to_string();
     let site = Site::start("fpburst", 2, &["--pod-flow-rate", &rate, "--max-flows", "1024"]);
-    let neighbour = second_pod(&site, "fpburst91-pod");
+    let (neighbour, _) = site.second_pod("fpburst91-pod");
     let answering = site.answering(2, Family::V4, 53);
     let (busy, idle) = (Talk::tcp(&neighbour, answering.address()), Talk::udp(&neighbour, answering.address()));
     idle.more(300);
@@ -56,23 +56,4 @@ fn ask(from: &Netns, to: SocketAddr) -> usize {
         answered += usize::from(whole);
     }
     answered
-}
-
-/// Another pod beside the first one of node 1.
-pub(crate) fn second_pod(site: &Site, name: &str) -> Netns {
-    let pod = Netns::create(name).unwrap();
-    let env = site.node(1).subnet_env().unwrap();
-    let (gateway, length) = env.subnet(Family::V4).unwrap().split_once('/').unwrap();
-    let gateway: std::net::Ipv4Addr = gateway.parse().unwrap();
-    let address = std::net::Ipv4Addr::from_bits(gateway.to_bits() + 9);
-    site.netns(1)
-        .ip(&format!(
-            "link add veth1 mtu 1430 type veth peer name eth0 mtu 1430 netns {}\nlink set veth1 master cni0 up\n",
-            pod.name()
-        ))
-        .unwrap();
-    pod.ip(&format!("address add {address}/{length} dev eth0\nlink set eth0 up\nroute add default via {gateway}\n"))
-        .unwrap();
-    pod.settle("eth0").unwrap();
-    pod
 }

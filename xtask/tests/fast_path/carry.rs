@@ -4,11 +4,10 @@ use std::{collections::BTreeSet, net::UdpSocket};
 
 use flannel_common::Counter;
 use nix::sys::socket::{setsockopt, sockopt};
-use xtask::lab::{Capture, Family, wait};
+use xtask::lab::{Capture, Family, transfer, wait};
 
 use crate::{
     answering::Answering,
-    bulk,
     site::{Site, skipped},
     talk::{Talk, udp_to},
     v6,
@@ -44,16 +43,7 @@ fn marks_are_those_of_the_kernel(site: &Site, answering: &Answering) {
     let in_pod = Capture::start(site.pod(2), "eth0", "udp dst port 7000").unwrap();
     let on_wire = Capture::start(site.netns(2), "eth0", "udp dst port 8472 and src 192.168.0.2").unwrap();
     let socket = udp_to(site.pod(1), answering.address());
-    let counts = site.during(1, || {
-        // All marks on one flow. The first packet with another DSCP is the stack's to decide over.
-        for round in 0..50 {
-            for tos in [0xb8, 0xb9, 0xba, 0xbb, 0x00, 0x03] {
-                setsockopt(&socket, sockopt::Ipv4Tos, &tos).unwrap();
-                told(&socket, &format!("mark {tos:02x} {round}"));
-            }
-        }
-    });
-    assert!(counts.get(Counter::EgressFast) > 150 && counts.get(Counter::EgressDscp) > 90, "{}", counts.shown());
+    sends_every_mark(site, &socket, |tos| setsockopt(&socket, sockopt::Ipv4Tos, &tos).unwrap());
     let rows = in_pod.stop().unwrap().fields("udp.dstport == 7000", &["ip.dsfield", "udp.payload"]).unwrap();
     assert!(rows.len() >= 300, "{}", rows.len());
     for row in &rows {
@@ -64,6 +54,19 @@ fn marks_are_those_of_the_kernel(site: &Site, answering: &Answering) {
     let pairs: BTreeSet<_> = rows.iter().map(|row| row[0].as_str()).collect();
     let expected = ["0x00,0xb8", "0x01,0xb9", "0x02,0xba", "0x02,0xbb", "0x00,0x00", "0x02,0x03"];
     assert_eq!(pairs, expected.into(), "outer and inner");
+}
+
+/// All marks on one flow, each datagram with its own in its text. The first with another DSCP is the stack's to decide over.
+pub(crate) fn sends_every_mark(site: &Site, socket: &UdpSocket, set: impl Fn(i32)) {
+    let counts = site.during(1, || {
+        for round in 0..50 {
+            for mark in [0xb8, 0xb9, 0xba, 0xbb, 0x00, 0x03] {
+                set(mark);
+                told(socket, &format!("mark {mark:02x} {round}"));
+            }
+        }
+    });
+    assert!(counts.get(Counter::EgressFast) > 150 && counts.get(Counter::EgressDscp) > 90, "{}", counts.shown());
 }
 
 pub(crate) fn hex(digits: &[u8]) -> u8 {
@@ -103,5 +106,5 @@ fn what_is_too_big_is_told_of_by_the_kernel(site: &Site, answering: &Answering) 
     talk.more(100);
     talk.whole();
     // TCP believes in 9000 at both ends, until it is told.
-    bulk::transfer(site.pod(2), site.pod(1), site.pod_ip(1, Family::V4), 32 << 20);
+    transfer(site.pod(2), site.pod(1), site.pod_ip(1, Family::V4), 32 << 20).unwrap();
 }

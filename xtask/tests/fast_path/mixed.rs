@@ -1,10 +1,9 @@
 //! One node with the fast path, the other with its VXLAN device alone: neither can tell.
 
 use flannel_common::Counter;
-use xtask::lab::{Cluster, Family, wait};
+use xtask::lab::{Cluster, Family, transfer, wait};
 
 use crate::{
-    bulk,
     site::{Site, skipped},
     talk::Talk,
 };
@@ -32,7 +31,7 @@ fn a_fast_node_and_a_plain_one_understand_each_other() {
                 talk.whole();
             }
             let to = site.pod_ip(server, family);
-            bulk::transfer(site.pod(client), site.pod(server), to, 64 << 20);
+            transfer(site.pod(client), site.pod(server), to, 64 << 20).unwrap();
         }
     }
     site.alive();

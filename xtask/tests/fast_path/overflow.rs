@@ -8,11 +8,9 @@ use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
-use xtask::lab::{Family, wait};
+use xtask::lab::{Family, transfer, wait};
 
 use crate::{
-    bulk,
-    bursts::second_pod,
     site::{Site, skipped},
     talk::{Talk, udp_to},
 };
@@ -52,8 +50,8 @@ fn tables_that_overflow_cost_speed_and_nothing_else() {
                 let site = &site;
                 scope.spawn(move || ask(site, number));
             }
-            scope.spawn(|| bulk::transfer(site.pod(1), site.pod(2), site.pod_ip(2, Family::V4), 96 << 20));
-            scope.spawn(|| bulk::transfer(site.pod(2), site.pod(1), site.pod_ip(1, Family::V4), 96 << 20));
+            scope.spawn(|| transfer(site.pod(1), site.pod(2), site.pod_ip(2, Family::V4), 96 << 20).unwrap());
+            scope.spawn(|| transfer(site.pod(2), site.pod(1), site.pod_ip(1, Family::V4), 96 << 20).unwrap());
         });
     });
     println!("{} questions in {:.1?}; {}", THREADS * SOCKETS * ROUNDS, start.elapsed(), counts.shown());
@@ -79,7 +77,7 @@ fn a_peer_and_a_pod_too_many_stay_on_the_kernel_path_and_the_status_names_the_op
     }
     let site = Site::start("fpmany", 3, &["--max-peers", "1", "--max-pods", "1"]);
     let node = site.node(1);
-    let second = second_pod(&site, "fpmany91-pod");
+    let (second, _) = site.second_pod("fpmany91-pod");
     let mut failing = String::new();
     wait::until("the status to name both options", wait::LONG, || {
         failing = node.status().ok()?["kernel"]["failing"].to_string();

@@ -11,6 +11,7 @@ use xtask::lab::{Family, Netns, run};
 
 use crate::{
     answering::Answering,
+    service::MARKED,
     site::{Site, skipped},
     talk::{Talk, connect, exchange},
 };
@@ -40,7 +41,7 @@ fn endpoints_far_near_and_the_client_itself_are_reached_by_rules_of_every_style(
         return;
     }
     let site = Site::start("fpproxy", 2, &["--flow-validity", "2"]);
-    let near = second_pod(&site);
+    let near = site.second_pod("fpproxy91-pod");
     // What goes from a bridge's port to the same port again, and what netfilter is to see of it, is the bridge's to say:
     // kubelet's bridges have both (`hairpinMode`, `bridge-nf-call-iptables`).
     site.netns(1).run("ip link set veth0 type bridge_slave hairpin on").unwrap();
@@ -85,25 +86,6 @@ fn endpoints_far_near_and_the_client_itself_are_reached_by_rules_of_every_style(
         tool.withdraw(&site);
     }
     site.alive();
-}
-
-/// Another pod of node 1, and its address.
-fn second_pod(site: &Site) -> (Netns, IpAddr) {
-    let pod = Netns::create("fpproxy91-pod").unwrap();
-    let env = site.node(1).subnet_env().unwrap();
-    let (gateway, length) = env.subnet(Family::V4).unwrap().split_once('/').unwrap();
-    let gateway: Ipv4Addr = gateway.parse().unwrap();
-    let address = Ipv4Addr::from_bits(gateway.to_bits() + 9);
-    site.netns(1)
-        .ip(&format!(
-            "link add veth1 mtu 1430 type veth peer name eth0 mtu 1430 netns {}\nlink set veth1 master cni0 up\n",
-            pod.name()
-        ))
-        .unwrap();
-    pod.ip(&format!("address add {address}/{length} dev eth0\nlink set eth0 up\nroute add default via {gateway}\n"))
-        .unwrap();
-    pod.settle("eth0").unwrap();
-    (pod, address.into())
 }
 
 impl Tool {
@@ -157,18 +139,7 @@ fn nft(endpoints: [SocketAddr; 3]) -> String {
          }}\n}}\n\
          chain prerouting {{ type nat hook prerouting priority dstnat; meta l4proto {{ tcp, udp }} jump services; }}\n\
          chain output {{ type nat hook output priority -100; meta l4proto {{ tcp, udp }} jump services; }}\n\
-         chain postrouting {{\n\
-         type nat hook postrouting priority srcnat\n\
-         meta mark and 0x4000 == 0 return\n\
-         meta mark set meta mark xor 0x4000\n\
-         masquerade fully-random\n\
-         }}\n\
-         chain forward {{\n\
-         type filter hook forward priority filter\n\
-         ct state invalid drop\n\
-         meta mark and 0x4000 == 0x4000 accept\n\
-         ct state established,related accept\n\
-         }}\n}}\n"
+         {MARKED}}}\n"
     )
 }
 

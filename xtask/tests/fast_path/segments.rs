@@ -8,10 +8,10 @@ use std::{
 
 use flannel_common::Counter;
 use nix::sys::socket::{setsockopt, sockopt};
-use xtask::lab::{Capture, Cluster, Family, Netns};
+use xtask::lab::{Capture, Cluster, Family, Netns, transfer};
 
 use crate::{
-    bulk, checksums,
+    checksums,
     site::{Site, skipped},
     talk::udp_to,
 };
@@ -32,7 +32,7 @@ fn what_is_cut_on_the_way_arrives_as_it_was_sent_whoever_encapsulates_and_decaps
     let carried = |(from, to), family| {
         let address = site.pod_ip(to, family);
         let work = || {
-            bulk::transfer(site.pod(from), site.pod(to), address, 24 << 20);
+            transfer(site.pod(from), site.pod(to), address, 24 << 20).unwrap();
             for segment in [None, Some(SEGMENT)] {
                 datagrams(site.pod(from), site.pod(to), address, segment);
             }
@@ -116,7 +116,7 @@ fn checksums_are_filled_in(site: &Site) {
     let counts = site.during(1, || {
         for family in [Family::V4, Family::V6] {
             let address = site.pod_ip(2, family);
-            bulk::transfer(site.pod(1), site.pod(2), address, 2 << 20);
+            transfer(site.pod(1), site.pod(2), address, 2 << 20).unwrap();
             datagrams(site.pod(1), site.pod(2), address, Some(SEGMENT));
         }
     });

@@ -17,6 +17,22 @@ const NODE_PORT: u16 = 30_080;
 const VALIDITY: [&str; 2] = ["--flow-validity", "2"];
 const TALKS: [fn(&Netns, SocketAddr) -> Talk; 2] = [Talk::tcp, Talk::udp];
 
+/// The end of kube-proxy's table, nftables style: what it does with marked packets.
+pub(crate) const MARKED: &str = "\
+chain postrouting {
+type nat hook postrouting priority srcnat
+meta mark and 0x4000 == 0 return
+meta mark set meta mark xor 0x4000
+masquerade fully-random
+}
+chain forward {
+type filter hook forward priority filter
+ct state invalid drop
+meta mark and 0x4000 == 0x4000 accept
+ct state established,related accept
+}
+";
+
 /// How a node's rules are written.
 trait Proxy {
     /// All services on all nodes, with this pod as the server.
@@ -159,18 +175,7 @@ impl Proxy for Nftables {
                      }}\n\
                      chain prerouting {{ type nat hook prerouting priority -100; jump services; }}\n\
                      chain output {{ type nat hook output priority -100; jump services; }}\n\
-                     chain postrouting {{\n\
-                     type nat hook postrouting priority srcnat\n\
-                     meta mark and 0x4000 == 0 return\n\
-                     meta mark set meta mark xor 0x4000\n\
-                     masquerade fully-random\n\
-                     }}\n\
-                     chain forward {{\n\
-                     type filter hook forward priority filter\n\
-                     ct state invalid drop\n\
-                     meta mark and 0x4000 == 0x4000 accept\n\
-                     ct state established,related accept\n\
-                     }}\n}}\n"
+                     {MARKED}}}\n"
                 ),
             );
         }

@@ -2,17 +2,15 @@
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
-use flannel_common::Counter;
 use nix::{
     libc,
     sys::socket::{setsockopt, sockopt},
 };
-use xtask::lab::{Capture, Family, wait};
+use xtask::lab::{Capture, Family, transfer, wait};
 
 use crate::{
     answering::Answering,
-    bulk,
-    carry::{hex, told},
+    carry::{hex, sends_every_mark, told},
     site::Site,
     talk::{Talk, udp_to},
 };
@@ -35,16 +33,7 @@ fn marks_and_hops_are_those_of_the_kernel(site: &Site, answering: &Answering) {
     let in_pod = Capture::start(site.pod(2), "eth0", "udp dst port 7000").unwrap();
     let on_wire = Capture::start(site.netns(2), "eth0", "udp dst port 8472 and ip6 src fd77::1").unwrap();
     let socket = udp_to(site.pod(1), answering.address());
-    let counts = site.during(1, || {
-        // The first packet with another DSCP is the stack's to decide over.
-        for round in 0..50 {
-            for class in [0xb8, 0xb9, 0xba, 0xbb, 0x00, 0x03] {
-                setsockopt(&socket, sockopt::Ipv6TClass, &class).unwrap();
-                told(&socket, &format!("mark {class:02x} {round}"));
-            }
-        }
-    });
-    assert!(counts.get(Counter::EgressFast) > 150 && counts.get(Counter::EgressDscp) > 90, "{}", counts.shown());
+    sends_every_mark(site, &socket, |class| setsockopt(&socket, sockopt::Ipv6TClass, &class).unwrap());
     let fields = ["ipv6.tclass", "ipv6.hlim", "udp.payload"];
     let rows = in_pod.stop().unwrap().fields("udp.dstport == 7000", &fields).unwrap();
     assert!(rows.len() >= 300, "{}", rows.len());
@@ -97,5 +86,5 @@ pub(crate) fn what_is_too_big_is_told_of(site: &Site) {
     assert!(!answering.strange().iter().any(|text| text.starts_with("yyy")), "nothing of it has come");
     talk.more(100);
     talk.whole();
-    bulk::transfer(site.pod(2), site.pod(1), site.pod_ip(1, Family::V6), 16 << 20);
+    transfer(site.pod(2), site.pod(1), site.pod_ip(1, Family::V6), 16 << 20).unwrap();
 }

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use xtask::lab::{Capture, Cluster, Family, Ping, PingReport, skip_unless, wait};
+use xtask::lab::{Capture, Cluster, Family, Ping, PingReport, skip_unless, transfer, wait};
 
 use crate::{
     TOOLS,
-    site::{cluster, count, launch, transfer, wait_converged},
+    site::{cluster, count, launch, wait_converged},
 };
 
 const MB: usize = 1 << 20;
@@ -21,7 +21,7 @@ fn pairs(cluster: &Cluster) -> Vec<(usize, usize, Family)> {
 fn bulk(cluster: &Cluster, from: usize, to: usize, family: Family, octets: usize) {
     let start = Instant::now();
     let (source, sink) = (cluster.node(from).pod(), cluster.node(to).pod());
-    transfer(source.netns(), sink.netns(), sink.address(family).unwrap(), octets);
+    transfer(source.netns(), sink.netns(), sink.address(family).unwrap(), octets).unwrap();
     println!("{octets} octets from {from} to {to}, {family}: {:?}", start.elapsed());
 }
 
@@ -42,7 +42,7 @@ fn every_pair_of_datapaths_carries_bulk_and_the_wire_is_clean() {
     }
     let capture = Capture::start(node.netns(), "eth0", "udp port 8472").unwrap();
     for (from, to, family) in pairs(&cluster).into_iter().filter(|(from, to, _)| *from == 3 || *to == 3) {
-        bulk(&cluster, from, to, family, 1);
+        bulk(&cluster, from, to, family, MB / 4);
     }
     let packets = capture.stop().unwrap();
     assert_eq!(packets.complaints().unwrap(), Vec::<String>::new());

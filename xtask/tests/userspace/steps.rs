@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use serde_json::Value;
-use xtask::lab::{Cluster, Family, Launch, Node, flannel_ctl, run, skip_unless, wait};
+use xtask::lab::{Cluster, Family, Launch, Node, flannel_ctl, run, skip_unless, transfer, wait};
 
 use crate::{
     TOOLS,
-    site::{cluster, count, launch, transfer, wait_converged},
+    site::{cluster, count, launch, wait_converged},
 };
 
 const OCTETS: usize = 4 << 20;
@@ -45,8 +45,8 @@ fn checked(cluster: &Cluster, node: &Node, rules: &[&str]) -> String {
 fn carries(cluster: &Cluster) {
     let [one, two] = [1, 2].map(|number| cluster.node(number).pod());
     for family in [Family::V4, Family::V6] {
-        transfer(one.netns(), two.netns(), two.address(family).unwrap(), OCTETS);
-        transfer(two.netns(), one.netns(), one.address(family).unwrap(), OCTETS);
+        transfer(one.netns(), two.netns(), two.address(family).unwrap(), OCTETS).unwrap();
+        transfer(two.netns(), one.netns(), one.address(family).unwrap(), OCTETS).unwrap();
     }
 }
 

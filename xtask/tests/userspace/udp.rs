@@ -2,11 +2,11 @@
 
 use std::{net::IpAddr, path::Path};
 
-use xtask::lab::{Capture, Cluster, Family, Netns, Process, skip_unless, wait};
+use xtask::lab::{Capture, Cluster, Family, Netns, Process, skip_unless, transfer, wait};
 
 use crate::{
     TOOLS,
-    site::{count, transfer, wait_converged},
+    site::{count, wait_converged},
 };
 
 pub(crate) const NETWORK: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"udp"}}"#;
@@ -60,8 +60,8 @@ fn a_udp_network_is_shared_with_flannels_own_daemons() {
     assert!(!lease.contains("BackendType") && !lease.contains("BackendData"), "{lease}");
 
     let (one, two) = (cluster.node(1).pod(), cluster.node(2).pod());
-    transfer(one.netns(), two.netns(), two.address(Family::V4).unwrap(), 8 << 20);
-    transfer(two.netns(), one.netns(), one.address(Family::V4).unwrap(), 8 << 20);
+    transfer(one.netns(), two.netns(), two.address(Family::V4).unwrap(), 8 << 20).unwrap();
+    transfer(two.netns(), one.netns(), one.address(Family::V4).unwrap(), 8 << 20).unwrap();
 
     let flannel = Flannel::start(&cluster, "usudp");
     wait::until("flannel's node to be a peer", wait::LONG, || {
@@ -76,8 +76,8 @@ fn a_udp_network_is_shared_with_flannels_own_daemons() {
     assert_eq!(packets.complaints().unwrap(), Vec::<String>::new());
     let rows = packets.fields("", &["udp.srcport", "udp.dstport", "udp.length"]).unwrap();
     assert!(rows.len() >= 6 && rows.iter().all(|row| row[1] == "8285" && row[2] == "92"), "{rows:?}");
-    transfer(one.netns(), &flannel.netns, inner, 1 << 20);
-    transfer(&flannel.netns, one.netns(), one.address(Family::V4).unwrap(), 1 << 20);
+    transfer(one.netns(), &flannel.netns, inner, 1 << 20).unwrap();
+    transfer(&flannel.netns, one.netns(), one.address(Family::V4).unwrap(), 1 << 20).unwrap();
 
     // Nobody has leased it.
     let told = node.netns().command("ping").args(["-c", "1", "-W", "5", "10.244.254.1"]).output().unwrap();
