@@ -16,7 +16,6 @@ mod part;
 mod path;
 mod rounds;
 mod sample;
-mod second_pod;
 mod site;
 mod study;
 mod tables;

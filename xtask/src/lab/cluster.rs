@@ -256,7 +256,7 @@ pub fn plain_vxlan(families: &[Family]) -> String {
 pub fn remove_leftovers(prefix: &str) -> Result<()> {
     for name in Netns::list() {
         let Some(rest) = name.strip_prefix(prefix) else { continue };
-        let number = rest.strip_suffix("-pod").unwrap_or(rest);
+        let number = ["-pod", "-pod2"].into_iter().find_map(|pod| rest.strip_suffix(pod)).unwrap_or(rest);
         if rest == "-net" || (!number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())) {
             Netns::remove(&name)?;
         }

@@ -30,6 +30,7 @@
 //! | start it in another way | `cluster.node(1).start_with(&Launch { wrapper: strace, .. })` |
 //! | partition | `cluster.underlay().unplug(1)`, `.replug(1)` |
 //! | the store | `cluster.store().kill()`, `cluster.start_store()` |
+//! | one more pod, much data | `SecondPod::create(cluster.node(1), 1430)`, `transfer(from, to, address, octets)` |
 //! | the wire | `Capture::start(cluster.node(1).netns(), "eth0", "udp port 8472")` |
 //! | etcd itself, several members, TLS, faults | `StoreKind::Given(endpoints)` and [`Etcd`] in `cluster.underlay().netns()` |
 //! | cut a node off the store alone | `cluster.underlay().cut_off(1, 2379)`, `.heal()` |
@@ -56,6 +57,7 @@ mod pod;
 mod precondition;
 mod process;
 mod relay;
+mod second_pod;
 mod stopwatch;
 mod store;
 mod transfer;
@@ -78,6 +80,7 @@ pub use ping::{Ping, PingReport};
 pub use pod::{Pod, SubnetEnv};
 pub use precondition::{missing_root, on_path, skip_unless};
 pub use process::{Process, cpu_time};
+pub use second_pod::SecondPod;
 pub use stopwatch::Stopwatch;
 pub use store::{Store, StoreKind};
 pub use transfer::transfer;

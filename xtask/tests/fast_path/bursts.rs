@@ -22,9 +22,10 @@ fn a_pod_with_very_many_flows_is_served_and_disturbs_nobody() {
     }
     let rate = RATE.to_string();
     let site = Site::start("fpburst", 2, &["--pod-flow-rate", &rate, "--max-flows", "1024"]);
-    let (neighbour, _) = site.second_pod("fpburst91-pod");
+    let neighbour = site.second_pod();
     let answering = site.answering(2, Family::V4, 53);
-    let (busy, idle) = (Talk::tcp(&neighbour, answering.address()), Talk::udp(&neighbour, answering.address()));
+    let (busy, idle) =
+        (Talk::tcp(neighbour.netns(), answering.address()), Talk::udp(neighbour.netns(), answering.address()));
     idle.more(300);
     idle.pause(true);
     site.until_fast(&busy, &[1, 2]);

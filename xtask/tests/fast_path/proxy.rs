@@ -41,7 +41,7 @@ fn endpoints_far_near_and_the_client_itself_are_reached_by_rules_of_every_style(
         return;
     }
     let site = Site::start("fpproxy", 2, &["--flow-validity", "2"]);
-    let near = site.second_pod("fpproxy91-pod");
+    let near = site.second_pod();
     // What goes from a bridge's port to the same port again, and what netfilter is to see of it, is the bridge's to say:
     // kubelet's bridges have both (`hairpinMode`, `bridge-nf-call-iptables`).
     site.netns(1).run("ip link set veth0 type bridge_slave hairpin on").unwrap();
@@ -49,7 +49,7 @@ fn endpoints_far_near_and_the_client_itself_are_reached_by_rules_of_every_style(
     let ours = site.pod_ip(1, Family::V4);
     let endpoints = [
         site.answering(1, Family::V4, 7000),
-        Answering::at(&near.0, SocketAddr::new(near.1, 7000)),
+        Answering::at(near.netns(), SocketAddr::new(near.address().into(), 7000)),
         site.answering(2, Family::V4, 7000),
     ];
     let gateway: IpAddr = match ours {

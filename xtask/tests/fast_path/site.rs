@@ -1,7 +1,7 @@
 //! Nodes with the fast path on, and what it says that it has carried.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -10,7 +10,7 @@ use flannel_ctl::{
     kernel::fastpath::{counts, known_flows},
     traffic,
 };
-use xtask::lab::{Cluster, Family, Launch, Netns, Node, skip_unless, wait};
+use xtask::lab::{Cluster, Family, Launch, Netns, Node, SecondPod, skip_unless, wait};
 
 use crate::{answering::Answering, talk::Talk};
 
@@ -92,24 +92,11 @@ impl Site {
         self.node(number).pod().address(family).unwrap()
     }
 
-    /// Another pod of node 1, in a namespace of this name, and its address.
-    pub(crate) fn second_pod(&self, name: &str) -> (Netns, IpAddr) {
-        let pod = Netns::create(name).unwrap();
-        let env = self.node(1).subnet_env().unwrap();
-        let (gateway, length) = env.subnet(Family::V4).unwrap().split_once('/').unwrap();
-        let gateway: Ipv4Addr = gateway.parse().unwrap();
-        let address = Ipv4Addr::from_bits(gateway.to_bits() + 9);
-        self.netns(1)
-            .ip(&format!(
-                "link add veth1 mtu 1430 type veth peer name eth0 mtu 1430 netns {name}\nlink set veth1 master cni0 up\n"
-            ))
-            .unwrap();
-        pod.ip(&format!(
-            "address add {address}/{length} dev eth0\nlink set eth0 up\nroute add default via {gateway}\n"
-        ))
-        .unwrap();
-        pod.settle("eth0").unwrap();
-        (pod, address.into())
+    /// Another pod of node 1.
+    pub(crate) fn second_pod(&self) -> SecondPod {
+        let pod = SecondPod::create(self.node(1), 1430).unwrap();
+        pod.netns().settle("eth0").unwrap();
+        pod
     }
 
     /// Something that answers in the pod of a node.

@@ -8,13 +8,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use xtask::lab::{Cluster, Family, Launch, Netns, Node, Process, plain_vxlan, run, wait};
+use xtask::lab::{Cluster, Family, Launch, Netns, Node, Process, SecondPod, plain_vxlan, run, wait};
 
 use super::{
     cpu::SERVER,
     mode::{Mode, SiteKind, Wire},
     path::{Counters, NodeTraffic},
-    second_pod::SecondPod,
 };
 use crate::load::{Port, READY};
 

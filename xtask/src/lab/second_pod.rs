@@ -5,21 +5,22 @@ use std::{
     time::Duration,
 };
 
+use super::{Family, Netns, Node, wait};
 use anyhow::{Context as _, Result};
-use xtask::lab::{Family, Netns, Node, wait};
 
 /// Its host side.
 const HOST_SIDE: &str = "veth1";
 
+/// Goes away with the value.
 #[derive(Debug)]
-pub(super) struct SecondPod {
+pub struct SecondPod {
     netns: Netns,
     address: Ipv4Addr,
 }
 
 impl SecondPod {
     /// Wires it to `cni0`, which the lab's pod has made.
-    pub(super) fn create(node: &Node, mtu: u32) -> Result<Self> {
+    pub fn create(node: &Node, mtu: u32) -> Result<Self> {
         let env = node.subnet_env()?;
         let subnet = env.subnet(Family::V4).context("subnet.env has no IPv4 subnet")?;
         let (bridge, length) = subnet.split_once('/').context("a subnet without a length")?;
@@ -36,16 +37,18 @@ impl SecondPod {
         Ok(Self { netns, address })
     }
 
-    pub(super) fn netns(&self) -> &Netns {
+    /// The pod's namespace.
+    pub fn netns(&self) -> &Netns {
         &self.netns
     }
 
-    pub(super) fn address(&self) -> Ipv4Addr {
+    /// The pod's address.
+    pub fn address(&self) -> Ipv4Addr {
         self.address
     }
 
     /// Until it reaches a server.
-    pub(super) fn wait_for(&self, server: SocketAddr) -> Result<()> {
+    pub fn wait_for(&self, server: SocketAddr) -> Result<()> {
         wait::until(&format!("{} to reach {server}", self.netns.name()), wait::SHORT, || {
             self.netns.enter(|| TcpStream::connect_timeout(&server, Duration::from_secs(1))).ok()?.ok()
         })
