@@ -77,7 +77,7 @@ fn a_peer_and_a_pod_too_many_stay_on_the_kernel_path_and_the_status_names_the_op
     }
     let site = Site::start("fpmany", 3, &["--max-peers", "1", "--max-pods", "1"]);
     let node = site.node(1);
-    let (second, _) = site.second_pod("fpmany91-pod");
+    let second = site.second_pod();
     let mut failing = String::new();
     wait::until("the status to name both options", wait::LONG, || {
         failing = node.status().ok()?["kernel"]["failing"].to_string();
@@ -96,7 +96,7 @@ fn a_peer_and_a_pod_too_many_stay_on_the_kernel_path_and_the_status_names_the_op
         assert_eq!(counts.get(Counter::LearnPeer) > 0, !fast[fast.len() - 1], "{}", counts.shown());
         assert_eq!(counts.get(Counter::Lost) + counts.get(Counter::IngressForged), 0, "{}", counts.shown());
         if family == Family::V4 {
-            let talk = Talk::tcp(&second, server.address());
+            let talk = Talk::tcp(second.netns(), server.address());
             let counts = site.during(1, || talk.more(300));
             talk.whole();
             assert_eq!(counts.get(Counter::EgressFast), 0, "{}", counts.shown());

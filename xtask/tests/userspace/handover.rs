@@ -8,11 +8,11 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use xtask::lab::{Cluster, Family, Launch, Node, Ping, PingReport, Process, skip_unless, wait};
+use xtask::lab::{Cluster, Family, Launch, Node, Ping, PingReport, Process, skip_unless, transfer, wait};
 
 use crate::{
     TOOLS,
-    site::{cluster, launch, transfer, wait_converged},
+    site::{cluster, launch, wait_converged},
 };
 
 /// What the manager is told, to stop the daemon by SIGTERM or SIGKILL and start it.
@@ -152,8 +152,8 @@ fn what_waits_for_a_daemon_that_is_started_anew_is_not_lost() {
         manager.wait_kept("what is of use to be kept", right);
         assert!(cluster.wait_mesh(wait::LONG).unwrap().whole());
         let [one, two] = [1, 2].map(|number| cluster.node(number).pod());
-        transfer(one.netns(), two.netns(), two.address(Family::V4).unwrap(), 1 << 20);
-        transfer(two.netns(), one.netns(), one.address(Family::V6).unwrap(), 1 << 20);
+        transfer(one.netns(), two.netns(), two.address(Family::V4).unwrap(), 1 << 20).unwrap();
+        transfer(two.netns(), one.netns(), one.address(Family::V6).unwrap(), 1 << 20).unwrap();
     }
     assert!(!node.log().contains("panicked"));
 }

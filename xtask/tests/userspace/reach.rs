@@ -1,10 +1,10 @@
 //! Networks of other shapes: IPv6 alone, direct routes.
 
-use xtask::lab::{Cluster, Family, GATEWAY_V4, skip_unless, wait};
+use xtask::lab::{Cluster, Family, GATEWAY_V4, skip_unless, transfer, wait};
 
 use crate::{
     TOOLS,
-    site::{count, launch, transfer, wait_converged},
+    site::{count, launch, wait_converged},
 };
 
 const OCTETS: usize = 4 << 20;
@@ -12,8 +12,8 @@ const OCTETS: usize = 4 << 20;
 /// Between the pods of nodes 1 and 2, both ways.
 fn exchange(cluster: &Cluster, family: Family) {
     let [one, two] = [1, 2].map(|number| cluster.node(number).pod());
-    transfer(one.netns(), two.netns(), two.address(family).unwrap(), OCTETS);
-    transfer(two.netns(), one.netns(), one.address(family).unwrap(), OCTETS);
+    transfer(one.netns(), two.netns(), two.address(family).unwrap(), OCTETS).unwrap();
+    transfer(two.netns(), one.netns(), one.address(family).unwrap(), OCTETS).unwrap();
 }
 
 /// Another VNI and port with it.
@@ -30,7 +30,7 @@ fn ipv6_alone_is_carried() {
     cluster.assert_whole();
     exchange(&cluster, Family::V6);
     let [one, three] = [1, 3].map(|number| cluster.node(number).pod());
-    transfer(one.netns(), three.netns(), three.address(Family::V6).unwrap(), OCTETS);
+    transfer(one.netns(), three.netns(), three.address(Family::V6).unwrap(), OCTETS).unwrap();
     let node = cluster.node(1);
     let status = node.status().unwrap();
     assert_eq!(status["userspace"].as_array().unwrap().len(), 1, "{status:#}");

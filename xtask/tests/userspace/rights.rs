@@ -7,11 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use xtask::lab::{Cluster, Family, Launch, Netns, Node, Ping, Process, SubnetEnv, flannel_ctl, run, skip_unless, wait};
+use xtask::lab::{
+    Cluster, Family, Launch, Netns, Node, Ping, Process, SubnetEnv, flannel_ctl, run, skip_unless, transfer, wait,
+};
 
 use crate::{
     TOOLS,
-    site::{launch, transfer, wait_converged},
+    site::{launch, wait_converged},
 };
 
 const NOBODY: u32 = 65534;
@@ -77,8 +79,8 @@ fn the_right_to_change_the_network_is_enough() {
     cluster.assert_whole();
     let [one, two] = [1, 2].map(|number| cluster.node(number).pod());
     for family in [Family::V4, Family::V6] {
-        transfer(one.netns(), two.netns(), two.address(family).unwrap(), OCTETS);
-        transfer(two.netns(), one.netns(), one.address(family).unwrap(), OCTETS);
+        transfer(one.netns(), two.netns(), two.address(family).unwrap(), OCTETS).unwrap();
+        transfer(two.netns(), one.netns(), one.address(family).unwrap(), OCTETS).unwrap();
     }
     let status = node.status().unwrap();
     assert_eq!(status["userspace"][0]["missing"], serde_json::json!([]), "{status:#}");
@@ -166,8 +168,8 @@ fn a_user_namespace_without_real_root_is_enough() {
     let pod = cluster.node(1).pod();
     let there = pod.address(Family::V4).unwrap();
     Ping::until_answered(&rootless.netns, there).unwrap();
-    transfer(&rootless.netns, pod.netns(), there, OCTETS);
-    transfer(pod.netns(), &rootless.netns, own, OCTETS);
+    transfer(&rootless.netns, pod.netns(), there, OCTETS).unwrap();
+    transfer(pod.netns(), &rootless.netns, own, OCTETS).unwrap();
     let device = rootless.netns.run("ip link show flannel.1").unwrap();
     assert!(device.contains("qlen 2000"), "{device}");
     let rules = rootless.netns.run("nft list ruleset").unwrap();
