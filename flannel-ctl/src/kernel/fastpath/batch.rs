@@ -51,11 +51,13 @@ pub(super) fn put<K: bytemuck::Pod, V: bytemuck::Pod>(map: BorrowedFd<'_>, keys:
     }
 }
 
-/// Every entry of the hash behind `map`, as far as others leave it alone meanwhile.
-pub(super) fn all<K: bytemuck::Pod, V: bytemuck::Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V)>> {
+/// Tells every entry of the hash behind `map`, as far as others leave it alone meanwhile.
+pub(super) fn each<K: bytemuck::Pod, V: bytemuck::Pod>(
+    map: BorrowedFd<'_>,
+    mut tell: impl FnMut(K, V),
+) -> io::Result<()> {
     let mut keys = vec![K::zeroed(); AT_ONCE as usize];
     let mut values = vec![V::zeroed(); AT_ONCE as usize];
-    let mut found = Vec::new();
     let mut position: Option<u32> = None;
     loop {
         let (mut next, from) = (0_u32, position);
@@ -77,9 +79,10 @@ pub(super) fn all<K: bytemuck::Pod, V: bytemuck::Pod>(map: BorrowedFd<'_>) -> io
             Err(error) if error.kind() == io::ErrorKind::NotFound => true,
             Err(error) => return Err(error),
         };
-        found.extend(keys.iter().copied().zip(values.iter().copied()).take(lookup.count as usize));
+        let found = keys.iter().copied().zip(values.iter().copied()).take(lookup.count as usize);
+        found.for_each(|(key, value)| tell(key, value));
         if ended {
-            return Ok(found);
+            return Ok(());
         }
         position = Some(next);
     }

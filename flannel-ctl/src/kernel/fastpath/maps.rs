@@ -90,19 +90,17 @@ impl Maps {
         self.settings.set(*settings)
     }
 
-    /// All of them, as networks: the programs know only base addresses, whose length is in the settings.
-    pub(super) fn peers(&self) -> Result<Vec<(IpNet, Peer)>, FastPathError> {
+    /// Tells all of them, as networks: the programs know only base addresses, whose length is in the settings.
+    pub(super) fn each_peer(&self, mut tell: impl FnMut(IpNet, Peer)) -> Result<(), FastPathError> {
         let settings = self.settings()?;
-        let length = |address: IpAddr| {
-            let mask: u128 = match address {
-                IpAddr::V4(_) => bytemuck::cast(settings.v4.mask.0),
-                IpAddr::V6(_) => bytemuck::cast(settings.v6.mask.0),
-            };
-            let ones = u8::try_from(mask.count_ones()).unwrap_or(128);
-            if address.is_ipv4() { ones.saturating_sub(96) } else { ones }
-        };
-        let net = |base: IpAddr| IpNet::new(base, length(base)).ok();
-        Ok(self.peers.all()?.into_iter().filter_map(|(base, peer)| Some((net(base.into())?, peer))).collect())
+        let ones = |mask: Address| u8::try_from(bytemuck::cast::<_, u128>(mask.0).count_ones()).unwrap_or(128);
+        let (v4, v6) = (ones(settings.v4.mask).saturating_sub(96), ones(settings.v6.mask));
+        self.peers.each(|base, peer| {
+            let base = IpAddr::from(base);
+            if let Ok(net) = IpNet::new(base, if base.is_ipv4() { v4 } else { v6 }) {
+                tell(net, peer);
+            }
+        })
     }
 
     pub(super) fn put_peer(&mut self, base: Address, peer: Peer) -> Result<(), FastPathError> {

@@ -180,15 +180,16 @@ impl FastPath {
 
     /// Adds what is there to `out`.
     pub fn observe(&self, indexes: Indexes, out: &mut State) -> Result<(), KernelError> {
-        out.extend(self.peers()?);
+        let mut peers = Vec::new();
+        self.each_peer(|key, object| peers.push((key, object)))?;
+        out.extend(peers);
         self.observe_without_peers(indexes, out)
     }
 
-    /// The peers alone.
-    pub fn peers(&self) -> Result<impl Iterator<Item = (Key, Object)> + use<>, KernelError> {
-        let peers =
-            self.maps.peers().map_err(|error| error.into_kernel("look at the peers of the fast path".into()))?;
-        Ok(peers.into_iter().map(|(net, peer)| (Key::FastPeer(net), object_of(&peer))))
+    /// Tells of each peer.
+    pub fn each_peer(&self, mut tell: impl FnMut(Key, Object)) -> Result<(), KernelError> {
+        let told = self.maps.each_peer(|net, peer| tell(Key::FastPeer(net), object_of(&peer)));
+        told.map_err(|error| error.into_kernel("look at the peers of the fast path".into()))
     }
 
     /// The same without the peers, which are many.

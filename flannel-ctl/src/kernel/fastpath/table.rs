@@ -86,9 +86,9 @@ impl<K: Pod, V: Pod> Hash<K, V> {
         }
     }
 
-    /// All of it at once.
-    pub(super) fn all(&self) -> Result<Vec<(K, V)>, FastPathError> {
-        batch::all(self.fd.as_fd()).map_err(|cause| failed("read", self.name, MapError::IoError(cause)))
+    /// Tells all of it, many entries at a time.
+    pub(super) fn each(&self, tell: impl FnMut(K, V)) -> Result<(), FastPathError> {
+        batch::each(self.fd.as_fd(), tell).map_err(|cause| failed("read", self.name, MapError::IoError(cause)))
     }
 
     /// All of it, one by one, as far as others leave it alone meanwhile.

@@ -67,7 +67,7 @@ impl LinuxKernel {
         known
             .take_while(|(key, _)| matches!(key, Key::FastPeer(_)))
             .for_each(|(key, object)| expected.add(key, object));
-        fast.peers()?.for_each(|(key, object)| found.add(&key, &object));
+        fast.each_peer(|key, object| found.add(&key, &object))?;
         Ok(found == expected)
     }
 
