@@ -121,6 +121,16 @@ fn a_plan_lists_everything_and_changes_nothing() {
     two.wait_ready().unwrap();
     wait_converged(two, 1);
     assert_eq!(planned(&cluster, two), Vec::<String>::new());
+    assert!(!text(&verb(&cluster, two, &["plan"])).contains("other options"));
+    // Options of another run than the daemon's.
+    let output = verb(&cluster, two, &["plan", "--peer-guard", "off", "--ip-masq-exclude", "198.51.100.0/24"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let told = String::from_utf8_lossy(&output.stderr);
+    let pid = two.pid().unwrap();
+    let wanted = format!(
+        "(pid {pid}) runs with other options (--ip-masq-exclude not given, here 198.51.100.0/24; --peer-guard drop, here off)"
+    );
+    assert!(told.lines().count() == 1 && told.contains(&wanted), "{told}");
     two.stop().unwrap();
     assert_eq!(planned(&cluster, two), Vec::<String>::new());
     let output = verb(&cluster, two, &["plan", "--datapath", "vxlan"]);

@@ -6,15 +6,17 @@ use serde::Serialize;
 
 use super::{invocation::USAGE, logging, run_args::RunArgs};
 use crate::{
+    config::{Settings, chosen},
     daemon::preview::{Change, Preview, preview},
     output::{self, OutputArgs},
     plan::explain::explain,
+    serve::{report::Report, socket},
 };
 
 /// What the verb has to say beyond its options.
 pub const AFTER_HELP: &str = "\
 Takes the options of `run`, and needs the same rights. Nothing is changed: no lease is taken, no file written. \
-While the daemon runs and is converged there is nothing to do.
+While the daemon runs with the same options and is converged there is nothing to do; if its options are others, that is told first.
 
 Exit codes: 0 whatever there is to do, 1 the plan could not be made, 2 bad options or network config.";
 
@@ -39,6 +41,7 @@ struct Item {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let settings = args.options.settings()?;
     logging::only_warnings()?;
+    tell_of_other_options(&settings);
     match preview(&settings) {
         Ok(preview) => {
             let items = items(&preview);
@@ -49,6 +52,20 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             tracing::error!("{error}");
             Ok(if error.is_config() { ExitCode::from(USAGE) } else { ExitCode::FAILURE })
         }
+    }
+}
+
+/// What a daemon that runs does is compared with what it would do with the options given here.
+fn tell_of_other_options(settings: &Settings) {
+    let Ok(report) = socket::ask::<Report>(&settings.paths.run_dir, "/status") else { return };
+    let differences = report.options.map(|there| chosen::differences(&there, &settings.chosen)).unwrap_or_default();
+    if !differences.is_empty() {
+        tracing::warn!(
+            "the daemon of {} (pid {}) runs with other options ({}): this is what starting it anew with those given here would change",
+            settings.paths.run_dir.display(),
+            report.pid,
+            differences.join("; "),
+        );
     }
 }
 

@@ -1,5 +1,6 @@
 //! Flags, environment and flannel's network config, resolved into what the daemon means.
 
+pub mod chosen;
 pub mod etcd;
 pub mod flags;
 pub mod go_flags;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    EtcdConfig, FlagErrors, LeaseOptions, Problem, Secret,
+    EtcdConfig, FlagErrors, LeaseOptions, Problem, Secret, chosen,
     flags::{ETCD, PATHS, RUN},
     read,
     settings::{
@@ -51,6 +51,7 @@ pub fn settings(values: &Values, world: World<'_>) -> Result<Settings, FlagError
             verbosity: reader.or_default("v", read::number(0..=u32::MAX)),
         },
         as_flanneld: world.as_flanneld,
+        chosen: chosen::chosen(&reader),
         warnings: Vec::new(),
     };
     reader.warn_of_ignored();

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
-use super::{EtcdConfig, LeaseOptions, uplink::UplinkPolicy};
+use super::{EtcdConfig, LeaseOptions, chosen::Chosen, uplink::UplinkPolicy};
 use crate::model::{Family, TxChecksum};
 
 /// What the options mean, defaults filled in, each value valid by itself and beside the others.
@@ -30,6 +30,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// Called as `flanneld`.
     pub as_flanneld: bool,
+    /// What the above came from.
+    pub chosen: Chosen,
     /// Odd, but working: to be logged once logging is set up.
     pub warnings: Vec<String>,
 }

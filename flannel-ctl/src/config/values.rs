@@ -109,6 +109,11 @@ impl<'a> Reader<'a> {
         !self.given(self.flag(name)).is_empty()
     }
 
+    /// What was given, fit to be shown.
+    pub(super) fn texts(&self, flag: &Flag) -> Vec<String> {
+        self.given(flag).iter().map(|given| shown(&given.text)).collect()
+    }
+
     /// Options and variables of flannel's that were set and do nothing here.
     pub(super) fn warn_of_ignored(&mut self) {
         for flag in self.groups.iter().flat_map(|group| group.flags) {

@@ -64,6 +64,7 @@ pub(super) fn first_report(settings: &Settings) -> Report {
             .into(),
             ..SourceReport::default()
         },
+        options: Some(settings.chosen.clone()),
         ..Report::default()
     }
 }

@@ -19,6 +19,8 @@ pub struct Report {
     pub version: String,
     pub pid: u32,
     pub node: NodeReport,
+    /// The options that decide what this node gets, where they are not the defaults; `None`: not known.
+    pub options: Option<BTreeMap<String, Vec<String>>>,
     pub state: Condition,
     /// What is wrong or still awaited, for people; empty when converged.
     pub reason: String,
