@@ -64,8 +64,7 @@ impl Decapsulate {
 
     /// Hands on what one call brings; `one`: one message.
     pub(super) fn turn(&mut self, one: bool) -> Result<Found, EngineError> {
-        let shared = Arc::clone(&self.shared);
-        let socket = &shared.sockets.receive[self.queue];
+        let socket = &self.shared.sockets.receive[self.queue];
         let arrivals = if one { &mut self.arrivals[..1] } else { &mut self.arrivals[..] };
         let most = arrivals.len();
         let came = match sys::receive(socket.as_fd(), &mut self.buffer, LONGEST, arrivals) {
@@ -75,7 +74,7 @@ impl Decapsulate {
             Err(error) if error.kind() == io::ErrorKind::Interrupted || is_icmp(&error) => {
                 return Ok(Found { more: true, ..Found::default() });
             }
-            Err(error) => return Err(shared.socket_error("receive", error)),
+            Err(error) => return Err(self.shared.socket_error("receive", error)),
         };
         let before = self.counts.get(Counter::ReceivedPackets);
         self.reader.refresh();
@@ -138,10 +137,15 @@ impl Decapsulate {
         let mut tun = &shared.tun.queues[*queue];
         for packet in coalescer.finish(buffer) {
             let header = packet.virtio.encode();
-            let mut pieces = [IoSlice::new(&[]); MAX_PIECES + 2];
-            let count = gather(&mut pieces, &header, &packet);
             counts.add(Counter::ReceivedWrites, 1);
-            match tun.write_vectored(&pieces[..count]) {
+            let written = if let Some(single) = packet.single() {
+                tun.write_vectored(&[IoSlice::new(&header), IoSlice::new(single)])
+            } else {
+                let mut pieces = [IoSlice::new(&[]); MAX_PIECES + 2];
+                let count = gather(&mut pieces, &header, &packet);
+                tun.write_vectored(&pieces[..count])
+            };
+            match written {
                 Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(nix::libc::EBADFD) => {
                     return Err(shared.device_error("write", error));

@@ -99,13 +99,11 @@ impl Encapsulate {
     /// Sends what the device has, up to a limit: the other direction waits meanwhile. `one`: what comes first, without a look at what else
     /// there is.
     pub(super) fn turn(&mut self, one: bool) -> Result<Found, EngineError> {
-        let shared = Arc::clone(&self.shared);
-        let mut tun = &shared.tun.queues[self.queue];
         let before = self.counts.get(Counter::SentPackets);
         let (mut reads, mut octets, mut more) = (0, 0, true);
         while octets < MOST_OCTETS && self.has_room() {
             let at = self.used + self.front - virtio::LEN;
-            match tun.read(&mut self.arena[at..at + virtio::LEN + LONGEST]) {
+            match (&self.shared.tun.queues[self.queue]).read(&mut self.arena[at..at + virtio::LEN + LONGEST]) {
                 Ok(read) => {
                     if reads == 0 {
                         self.reader.refresh();
@@ -122,7 +120,7 @@ impl Encapsulate {
                     break;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(shared.device_error("read", error)),
+                Err(error) => return Err(self.shared.device_error("read", error)),
             }
         }
         if reads > 0 {
@@ -203,17 +201,18 @@ impl Encapsulate {
     fn flush_trains(&mut self) {
         for at in 0..self.trains.len() {
             let train = &self.trains[at];
-            if train.places.is_empty() {
-                break;
-            }
-            let mut pieces = [IoSlice::new(&[]); MAX_TRAIN];
-            for (piece, (place, octets)) in pieces.iter_mut().zip(&train.places) {
-                *piece = IoSlice::new(&self.arena[*place..place + octets]);
-            }
-            let (count, way) = (train.places.len(), train.way);
-            let told = send(&self.shared, &self.counts, way, &pieces[..count], 1, train.size, train.octets);
-            let first = train.places.first().copied();
-            if let (Told::TooBig, Some((place, octets))) = (told, first) {
+            let Some((place, octets)) = train.places.first().copied() else { break };
+            let (shared, counts, way) = (&self.shared, &self.counts, train.way);
+            let told = if train.places.len() == 1 {
+                send(shared, counts, way, &[IoSlice::new(&self.arena[place..place + octets])], 1, octets, octets)
+            } else {
+                let mut pieces = [IoSlice::new(&[]); MAX_TRAIN];
+                for (piece, (place, octets)) in pieces.iter_mut().zip(&train.places) {
+                    *piece = IoSlice::new(&self.arena[*place..place + octets]);
+                }
+                send(shared, counts, way, &pieces[..train.places.len()], 1, train.size, train.octets)
+            };
+            if told == Told::TooBig {
                 let room = self.shared.options.wire.room();
                 self.too_big(way, place + room, octets - room);
             }

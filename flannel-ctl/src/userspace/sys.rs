@@ -217,13 +217,28 @@ pub(super) fn receive(
     each: usize,
     arrivals: &mut [Option<Arrival>],
 ) -> io::Result<usize> {
+    // One at a time is how answers come: room for many would be cleared in vain.
+    if arrivals.len() == 1 {
+        receive_most::<1>(socket, buffer, each, arrivals)
+    } else {
+        receive_most::<MAX_MESSAGES>(socket, buffer, each, arrivals)
+    }
+}
+
+/// As [`receive`], at most so many.
+fn receive_most<const MOST: usize>(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    each: usize,
+    arrivals: &mut [Option<Arrival>],
+) -> io::Result<usize> {
     const NOTHING: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
     // SAFETY: both are plain data; all zeroes is one of each.
-    let (mut messages, mut addresses): ([libc::mmsghdr; MAX_MESSAGES], [Address; MAX_MESSAGES]) =
+    let (mut messages, mut addresses): ([libc::mmsghdr; MOST], [Address; MOST]) =
         unsafe { (mem::zeroed(), mem::zeroed()) };
-    let mut pieces = [NOTHING; MAX_MESSAGES];
-    let mut controls = [Control([0; 72]); MAX_MESSAGES];
-    let wanted = arrivals.len().min(MAX_MESSAGES);
+    let mut pieces = [NOTHING; MOST];
+    let mut controls = [Control([0; 72]); MOST];
+    let wanted = arrivals.len().min(MOST);
     let mut count = 0;
     let places = buffer.chunks_exact_mut(each).zip(&mut pieces).zip(&mut addresses).zip(&mut controls);
     for ((((place, piece), address), control), message) in places.zip(&mut messages).take(wanted) {
@@ -245,7 +260,7 @@ pub(super) fn receive(
         let came = unsafe { libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, flags, ptr::null_mut()) };
         Errno::result(came)?.cast_unsigned() as usize
     } else {
-        let [message, ..] = &mut messages;
+        let Some(message) = messages.first_mut() else { return Ok(0) };
         // SAFETY: as above.
         let octets = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message.msg_hdr, libc::MSG_DONTWAIT) };
         message.msg_len = u32::try_from(Errno::result(octets)?).unwrap_or(0);

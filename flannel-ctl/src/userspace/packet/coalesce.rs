@@ -210,7 +210,12 @@ pub struct Super<'a> {
     pub pieces: Pieces<'a>,
 }
 
-impl Super<'_> {
+impl<'a> Super<'a> {
+    /// The packet, if it is one that was not merged.
+    pub fn single(&self) -> Option<&'a [u8]> {
+        if self.header.is_empty() { self.pieces.clone().next() } else { None }
+    }
+
     /// Octets of the packet, the virtio header not counted.
     pub fn octets(&self) -> usize {
         self.header.len() + self.pieces.clone().map(<[u8]>::len).sum::<usize>()
