@@ -12,6 +12,7 @@ use super::{
     encapsulate::Encapsulate,
     engine::Shared,
     pace::{NAP, Next, Pace},
+    stay::Stay,
 };
 
 /// Until the engine is stopped, or the device is gone.
@@ -24,11 +25,13 @@ pub(super) fn run(
     let sources = [shared.tun.queues[queue].as_fd(), shared.sockets.receive[queue].as_fd()];
     // The default makes a nap twice as long.
     set_timerslack(1).map_err(|errno| EngineError::Thread { source: io::Error::from(errno) })?;
-    let mut pace = Pace::new(Instant::now());
+    let (mut pace, mut stay) = (Pace::new(Instant::now()), Stay::default());
     while !shared.stop.is_rung() {
         let one = pace.is_answering();
         let found = out.turn(one)?.and(into.turn(one)?);
-        match pace.next(Instant::now(), found) {
+        let next = pace.next(Instant::now(), found);
+        stay.set(pace.stays());
+        match next {
             Next::Look => {}
             Next::Yield => {
                 thread::yield_now();

@@ -85,10 +85,12 @@ impl Decapsulate {
             }
         }
         self.hand_on()?;
+        let packets = self.counts.get(Counter::ReceivedPackets) - before;
         Ok(Found {
             reads: u32::try_from(came).unwrap_or(u32::MAX),
-            packets: self.counts.get(Counter::ReceivedPackets) - before,
+            packets,
             more: came == most,
+            delivered: packets > 0,
         })
     }
 

@@ -127,7 +127,7 @@ impl Encapsulate {
             self.counts.add(Counter::SentReads, reads.into());
             self.flush();
         }
-        Ok(Found { reads, packets: self.counts.get(Counter::SentPackets) - before, more })
+        Ok(Found { reads, packets: self.counts.get(Counter::SentPackets) - before, more, delivered: false })
     }
 
     fn has_room(&self) -> bool {

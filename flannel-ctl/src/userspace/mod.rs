@@ -23,6 +23,7 @@ mod pace;
 pub mod packet;
 mod probe;
 mod socket;
+mod stay;
 mod sys;
 mod table;
 mod tun;

@@ -1,7 +1,8 @@
 //! When a thread that has nothing to carry looks again, and when it sleeps. Pure: the time is an argument.
 //!
 //! - **Answers** (requests and responses, one packet at a time, each soon after the last): it looks again for some tens of microseconds. A
-//!   thread that sleeps in between has every packet wait for it to wake, which takes longer than all the rest.
+//!   thread that sleeps in between has every packet wait for it to wake, which takes longer than all the rest. It does so on the core of
+//!   whoever it carries for, if it can: they take turns anyway, nobody has to wake an idle core, and no other core is kept busy.
 //! - **Floods** (many small packets, one at a time): it naps, and takes what has come meanwhile as one train. A thread that waits
 //!   for each has its sender wake it each time, and pays the price of a train for every packet.
 //! - **Trains** one close behind the other: the same, more briefly.
@@ -9,7 +10,10 @@
 //!
 //! Looking again is given up as soon as it does not pay: where nothing came, and where somebody else wanted the core.
 
-use std::time::{Duration, Instant};
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
 
 /// How long a thread looks again.
 const LOOK: Duration = Duration::from_micros(100);
@@ -31,12 +35,13 @@ const OUSTED: Duration = Duration::from_micros(500);
 /// For so long a thread does not look again then; doubled each time it happens soon after.
 const LEAVE: Duration = Duration::from_millis(10);
 const LONGEST_LEAVE: Duration = Duration::from_secs(1);
-/// Somebody else had the core for a moment.
+/// Somebody else had the core for a moment: whoever was woken, if something has just gone to the device.
 const SHARED: Duration = Duration::from_micros(4);
-/// So often within so long, and it is whoever waits for the packets that we carry: they had better have cores of their own.
-const CROWD: u32 = 16;
-const CROWDED: Duration = Duration::from_millis(4);
-/// What did not part them doubles the number above, this often at most.
+/// So often in a row, and this is the core to stay on.
+const TOGETHER: u32 = 4;
+/// So often nobody had it, and it is not.
+const APART: u32 = 16;
+/// What did not bring them together doubles the number above, this often at most.
 const IN_VAIN: u32 = 10;
 /// Reads that come at a shorter distance than this on average, over so many, are a flood.
 const FLOOD: Duration = Duration::from_micros(8);
@@ -53,6 +58,8 @@ pub(super) struct Found {
     pub(super) packets: u64,
     /// There may be more.
     pub(super) more: bool,
+    /// Something went to the device, which wakes whoever it is for.
+    pub(super) delivered: bool,
 }
 
 /// What to do now.
@@ -84,15 +91,17 @@ pub(super) struct Pace {
     vain: u32,
     /// Answers that were found because the thread looked again.
     worth: u32,
-    /// When the core was let to others.
+    /// When the core was let to others; then when it was ours again.
     yielded: Option<Instant>,
     /// No looking again before this, and how long that was.
     leave_ends: Instant,
     leave: Duration,
-    /// Since when others had the core for moments, and how often.
-    shared_since: Instant,
-    shared: u32,
-    crowd: u32,
+    /// What was found last went to the device.
+    delivered: bool,
+    /// How often in a row whoever was woken then had this core; how often not; how often not is too often.
+    together: u32,
+    apart: u32,
+    too_often: u32,
     /// Begin of the current sample, and reads in it.
     sample: Instant,
     reads: u32,
@@ -106,6 +115,7 @@ impl Found {
             reads: self.reads.saturating_add(other.reads),
             packets: self.packets + other.packets,
             more: self.more || other.more,
+            delivered: self.delivered || other.delivered,
         }
     }
 }
@@ -123,9 +133,10 @@ impl Pace {
             yielded: None,
             leave_ends: now,
             leave: Duration::ZERO,
-            shared_since: now,
-            shared: 0,
-            crowd: CROWD,
+            delivered: false,
+            together: 0,
+            apart: 0,
+            too_often: APART,
             sample: now,
             reads: 0,
             flood: false,
@@ -139,29 +150,52 @@ impl Pace {
 
     /// After a look, at the time at which it ended.
     pub(super) fn next(&mut self, now: Instant, found: Found) -> Next {
-        let awake = self.yielded.take().is_some();
+        let awake = self.yielded.take();
         self.weigh(now, found.reads);
-        let next = if found.reads > 0 { self.found(now, found, awake) } else { self.nothing(now) };
-        if next == Next::Yield {
-            self.yielded = Some(now);
+        let next = if found.reads > 0 {
+            self.found(now, found, awake.is_some())
+        } else {
+            // Nothing takes no time, unless the host has taken the core away from under the kernel.
+            if awake.is_some_and(|since| now.saturating_duration_since(since) > OUSTED) {
+                self.ousted(now);
+            }
+            self.nothing(now)
+        };
+        match next {
+            Next::Yield => self.yielded = Some(now),
+            Next::Look => {}
+            // Where it wakes is another question.
+            Next::Nap | Next::Sleep => self.together = 0,
         }
         self.answering = next == Next::Yield && self.is_prompt(now);
         next
     }
 
+    /// Whether to stay on this core, until that is no longer so.
+    pub(super) const fn stays(&self) -> bool {
+        self.together >= TOGETHER
+    }
+
     /// After [`Next::Yield`], at the time at which the core was ours again.
     pub(super) fn resumed(&mut self, now: Instant) {
-        let Some(away) = self.yielded.map(|yielded| now.saturating_duration_since(yielded)) else { return };
+        let Some(yielded) = &mut self.yielded else { return };
+        let away = now.saturating_duration_since(mem::replace(yielded, now));
         if away > OUSTED {
-            let again = now.saturating_duration_since(self.leave_ends) < 8 * self.leave;
-            self.leave = if again { (2 * self.leave).min(LONGEST_LEAVE) } else { LEAVE };
-            self.leave_ends = now + self.leave;
-        } else if away > SHARED {
-            if now.saturating_duration_since(self.shared_since) > CROWDED {
-                (self.shared_since, self.shared) = (now, 0);
+            self.ousted(now);
+        } else if mem::take(&mut self.delivered) {
+            if away > SHARED {
+                (self.together, self.apart) = (self.together.saturating_add(1), 0);
+            } else {
+                (self.together, self.apart) = (0, self.apart + 1);
             }
-            self.shared += 1;
         }
+    }
+
+    fn ousted(&mut self, now: Instant) {
+        let again = now.saturating_duration_since(self.leave_ends) < 8 * self.leave;
+        self.leave = if again { (2 * self.leave).min(LONGEST_LEAVE) } else { LEAVE };
+        self.leave_ends = now + self.leave;
+        self.together = 0;
     }
 
     fn found(&mut self, now: Instant, found: Found, awake: bool) -> Next {
@@ -180,10 +214,11 @@ impl Pace {
         if !self.is_prompt(now) {
             return Next::Look;
         }
-        if self.shared >= self.crowd {
-            // Whoever is woken by this packet sends the next one from this core. That wakes this thread, on an idle core if there is one.
-            self.crowd = (2 * self.crowd).min(CROWD << IN_VAIN);
-            self.shared = 0;
+        self.delivered = found.delivered;
+        if found.delivered && self.apart >= self.too_often {
+            // Whoever is woken by this packet sends the next one. That wakes this thread, which a scheduler that packs puts beside the sender.
+            self.too_often = (2 * self.too_often).min(APART << IN_VAIN);
+            self.apart = 0;
             return Next::Sleep;
         }
         // Whom the packet has woken may be waiting for this core.

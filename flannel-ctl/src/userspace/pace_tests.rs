@@ -2,8 +2,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-const NOTHING: Found = Found { reads: 0, packets: 0, more: false };
-const ONE: Found = Found { reads: 1, packets: 1, more: false };
+const NOTHING: Found = Found { reads: 0, packets: 0, more: false, delivered: false };
+/// For the wire.
+const ONE: Found = Found { reads: 1, packets: 1, ..NOTHING };
+/// For the device.
+const DELIVERED: Found = Found { delivered: true, ..ONE };
 
 /// A thread, and a clock that goes only when told.
 struct Thread {
@@ -106,18 +109,55 @@ fn who_is_ousted_leaves_the_core_longer_each_time() {
 }
 
 #[test]
-fn a_thread_in_the_way_of_its_own_packets_sleeps_once_and_looks_on() {
+fn a_core_that_the_host_takes_away_is_left() {
+    let mut thread = Thread::new();
+    thread.answers(20, 10).unwrap();
+    thread.away(1);
+    assert_eq!(thread.after(3_000, NOTHING), Next::Sleep);
+    assert_eq!(thread.answers(20, 400), None, "for 10 ms");
+    assert!(thread.answers(20, 200).is_some());
+    thread.away(1);
+    thread.after(3_000, ONE);
+    assert!(thread.answers(20, 20).is_some(), "time that went into a packet says nothing");
+}
+
+#[test]
+fn it_stays_on_the_core_of_whom_it_wakes_and_sleeps_to_be_woken_there() {
     let mut thread = Thread::new();
     let mut answer = |away| {
-        let next = thread.after(20, ONE);
+        let next = thread.after(20, DELIVERED);
         thread.away(away);
         thread.after(1, NOTHING);
-        next
+        (next, thread.pace.stays())
     };
-    let slept: Vec<_> = (0..2_000).filter(|_| answer(10) == Next::Sleep).collect();
-    assert!((4..=8).contains(&slept.len()), "more and more seldom: {slept:?}");
-    let next: Vec<_> = (0..2_000).map(|_| answer(1)).filter(|next| *next == Next::Sleep).collect();
-    assert!(next.len() <= 1, "with a core of its own it stays awake");
+    let apart: Vec<_> = (0..2_000).map(|_| answer(1)).collect();
+    let slept = apart.iter().filter(|(next, _)| *next == Next::Sleep).count();
+    assert!((4..=8).contains(&slept), "more and more seldom: {slept}");
+    assert!(apart.iter().all(|(_, stays)| !stays));
+    let together: Vec<_> = (0..2_000).map(|_| answer(10)).collect();
+    assert!(together.iter().all(|(next, _)| *next == Next::Yield), "it has come to the right place");
+    assert!(together[TOGETHER as usize..].iter().all(|(_, stays)| *stays));
+    assert!(!answer(1).1, "whom it wakes has gone elsewhere");
+}
+
+#[test]
+fn who_sleeps_or_is_ousted_stays_nowhere() {
+    let settled = || {
+        let mut thread = Thread::new();
+        for _ in 0..20 {
+            thread.after(20, DELIVERED);
+            thread.away(10);
+        }
+        assert!(thread.pace.stays());
+        thread
+    };
+    let mut thread = settled();
+    thread.looks();
+    assert!(!thread.pace.stays());
+    let mut thread = settled();
+    thread.after(20, ONE);
+    thread.away(3_000);
+    assert!(!thread.pace.stays());
 }
 
 #[test]
@@ -125,7 +165,7 @@ fn a_flood_is_left_to_gather_until_it_ebbs() {
     let mut thread = Thread::new();
     let naps = (0..1_000).filter(|_| thread.after(5, ONE) == Next::Nap).count();
     assert!(naps > 900, "{naps}");
-    let gathered = Found { reads: 12, packets: 12, more: false };
+    let gathered = Found { reads: 12, packets: 12, ..NOTHING };
     assert!((0..1_000).all(|_| thread.after(60, gathered) == Next::Nap));
     assert_eq!(thread.after(20, Found { more: true, ..gathered }), Next::Look, "what is there is carried first");
     let naps = (0..1_000).take_while(|_| thread.after(60, NOTHING) == Next::Nap).count();
@@ -136,7 +176,7 @@ fn a_flood_is_left_to_gather_until_it_ebbs() {
 #[test]
 fn trains_keep_awake_only_where_the_next_is_close_behind() {
     let mut thread = Thread::new();
-    let train = Found { reads: 2, packets: 90, more: false };
+    let train = Found { reads: 2, packets: 90, ..NOTHING };
     for _ in 0..1_000 {
         assert_eq!(thread.after(20, train), Next::Look);
         assert_eq!(thread.after(1, NOTHING), Next::Yield);
@@ -161,10 +201,10 @@ fn a_backlog_is_read_by_the_batch() {
 proptest! {
     /// Whatever came before: a thread to which nothing comes is asleep within a millisecond.
     #[test]
-    fn nothing_keeps_awake(past in prop::collection::vec((0_u64..2_000, 0_u32..70, any::<bool>(), 0_u64..1_000), 0..400)) {
+    fn nothing_keeps_awake(past in prop::collection::vec((0_u64..2_000, 0_u32..70, any::<[bool; 2]>(), 0_u64..1_000), 0..400)) {
         let mut thread = Thread::new();
-        for (micros, reads, more, away) in past {
-            thread.after(micros, Found { reads, packets: reads.into(), more });
+        for (micros, reads, [more, delivered], away) in past {
+            thread.after(micros, Found { reads, packets: reads.into(), more, delivered });
             thread.away(away);
         }
         let begin = thread.now;
