@@ -270,7 +270,7 @@ pub fn certificates(dir: &Path) -> Result<()> {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=lab-ca"))?;
     for (name, extension) in [
-        ("server", format!("subjectAltName=IP:{GATEWAY_V4}\nextendedKeyUsage=serverAuth,clientAuth\n")),
+        ("server", format!("subjectAltName=IP:{GATEWAY_V4},IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")),
         ("client", "extendedKeyUsage=clientAuth\n".to_owned()),
     ] {
         fs::write(dir.join("ext"), extension)?;

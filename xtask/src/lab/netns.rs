@@ -68,8 +68,12 @@ impl Netns {
 
     /// Runs a closure on a thread inside the namespace and waits for it. Sockets opened there stay there.
     pub fn enter<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> Result<T> {
-        let path = self.path();
-        let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+        Self::enter_at(&self.path(), inside)
+    }
+
+    /// The same where only the file that stands for the namespace is at hand.
+    pub(crate) fn enter_at<T: Send>(path: &Path, inside: impl FnOnce() -> T + Send) -> Result<T> {
+        let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
         thread::scope(|scope| {
             let thread = scope.spawn(move || -> Result<T> {
                 setns(&file, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {}", path.display()))?;
