@@ -1,5 +1,7 @@
 //! Where leases come from: does it answer, and is its network config any good.
 
+mod kube;
+
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -14,7 +16,7 @@ use crate::{
     },
 };
 
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) fn check(settings: &Settings) -> (Vec<Finding>, Option<Network>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -35,9 +37,8 @@ pub(super) fn check(settings: &Settings) -> (Vec<Finding>, Option<Network>) {
                     (vec![Finding::fail("source", detail, "the warning above says what is wrong")], None)
                 }
             }
-            SourceChoice::Kube(_) => {
-                let detail = "this version has no Kubernetes source of leases";
-                (vec![Finding::fail("source", detail, "use --source etcd or --source file")], None)
+            SourceChoice::Kube(config) => {
+                kube::check(config, &settings.net_config_path, settings.node_name.as_deref()).await
             }
         }
     });
@@ -86,7 +87,7 @@ async fn look(session: &Session) -> Result<(Vec<Finding>, Option<Network>), Etcd
     }
 }
 
-fn described(network: &Network) -> Finding {
+pub(super) fn described(network: &Network) -> Finding {
     let ranges: Vec<_> = Family::ALL
         .into_iter()
         .filter_map(|family| network.range(family))

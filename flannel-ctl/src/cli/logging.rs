@@ -35,11 +35,12 @@ pub fn only_warnings() -> anyhow::Result<()> {
 }
 
 /// klog's levels: 0 to 3 are for operators, 4 and 5 for debugging, 6 and above for everything.
-/// Libraries stay one step behind us.
+/// Libraries stay one step behind us; the one that talks to Kubernetes calls every failed try an error, and we
+/// have said it better.
 fn directives(verbosity: u32) -> &'static str {
     match verbosity {
-        0..=3 => "warn,flannel_ctl=info",
-        4..=5 => "info,flannel_ctl=debug",
+        0..=3 => "warn,kube_client=off,flannel_ctl=info",
+        4..=5 => "info,kube_client=warn,flannel_ctl=debug",
         6.. => "debug,flannel_ctl=trace",
     }
 }

@@ -38,6 +38,29 @@ pub(super) fn word(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Of node annotations, completed by flannel's rules: at most one slash; without one it is appended, else a dash
+/// unless the prefix ends in either.
+pub(super) fn annotation_prefix(text: &str) -> Result<String, String> {
+    let prefix = match text.split_once('/') {
+        None => format!("{text}/"),
+        Some((_, name)) if name.contains('/') => return Err("must have no more than one slash".into()),
+        Some(_) if text.ends_with(['/', '-']) => text.to_owned(),
+        Some(_) => format!("{text}-"),
+    };
+    let (domain, name) = prefix.split_once('/').unwrap_or_default();
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    let name_fits = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    if domain.len() > 253 || !domain.split('.').all(label) || name.len() > 40 || !name_fits {
+        return Err("must be a domain name in lower case, with a name behind a slash if any".into());
+    }
+    Ok(prefix)
+}
+
 /// An absolute path; relative ones start at `current_dir`.
 pub(super) fn path(current_dir: &Path) -> impl Fn(&str) -> Result<PathBuf, String> {
     // Collected anew, so that doubled slashes and inner dots do not make two of one path.

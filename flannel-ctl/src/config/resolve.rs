@@ -93,7 +93,7 @@ fn source(reader: &mut Reader<'_>) -> SourceChoice {
     let kube_settings = KubeSettings {
         api_url: reader.last("kube-api-url", read::word),
         kubeconfig: reader.last("kubeconfig-file", read::path(current_dir)),
-        annotation_prefix: reader.or_default("kube-annotation-prefix", read::word),
+        annotation_prefix: reader.or_default("kube-annotation-prefix", read::annotation_prefix),
         set_node_network_unavailable: reader.or_default("set-node-network-unavailable", read::switch),
     };
 

@@ -31,8 +31,8 @@ pub enum StartError {
     Socket(#[from] SocketError),
     #[error(transparent)]
     Health(#[from] BindError),
-    #[error("this version has no Kubernetes source of leases: use --source etcd or --source file")]
-    NoKube,
+    #[error("{0}; correct the annotation, or remove it")]
+    Annotation(String),
     #[error(
         "the network config enables {family}, but the uplink {interface} has no {family} address: add one, choose another with --iface, or turn {family} off in the network config"
     )]
@@ -52,6 +52,6 @@ pub enum StartError {
 impl StartError {
     /// Something the operator wrote cannot work, wherever it was written: exit code 2.
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::NoKube | Self::NoAddress { .. } | Self::Network { .. } | Self::Uplink(_))
+        matches!(self, Self::Annotation(_) | Self::NoAddress { .. } | Self::Network { .. } | Self::Uplink(_))
     }
 }

@@ -91,7 +91,7 @@ async fn serve(settings: Settings, parting: Parting) -> Result<(), StartError> {
     // Before anything else is known, what was carried before is carried again.
     let userspace = userspace::resume(&settings.paths.run_dir, &wake_tx, parting);
     let prepared = tokio::select! {
-        prepared = prepare::prepare(&settings, &report_tx, userspace) => prepared?,
+        prepared = prepare::prepare(&settings, &report_tx, userspace, &readiness) => prepared?,
         () = stop.asked() => return Ok(()),
     };
     waiting.abort();
@@ -116,7 +116,7 @@ async fn serve(settings: Settings, parting: Parting) -> Result<(), StartError> {
         readiness: readiness.clone(),
         ready,
     };
-    let node = Node::new(&settings, prepared.identity, prepared.network, values_tx);
+    let node = Node::new(&settings, prepared.policy, prepared.identity, prepared.network, values_tx);
     let kernel = prepared.kernel;
     let agent = thread::Builder::new()
         .name("reconcile".into())

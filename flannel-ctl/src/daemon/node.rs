@@ -30,12 +30,13 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn new(
         settings: &Settings,
+        policy: UplinkPolicy,
         identity: Identity,
         network: Network,
         values_tx: watch::Sender<LeaseValue>,
     ) -> Self {
         Self {
-            policy: settings.uplink.clone(),
+            policy,
             subnet_file: settings.paths.subnet_file.clone(),
             ip_masq: settings.filter.ip_masq(),
             identity,

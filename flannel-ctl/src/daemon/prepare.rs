@@ -9,6 +9,7 @@ use crate::{
     config::{
         ConfigErrors, Settings, netconf,
         settings::{FilterChoice, GuardMode, SourceChoice},
+        uplink::UplinkPolicy,
     },
     kernel::{
         filter::{Choice, HostFilter, Own},
@@ -23,10 +24,15 @@ use crate::{
         facts::{Guard, Options},
     },
     serve::{
-        Report,
+        Readiness, Report,
         report::{DatapathReport, NodeReport, SourceReport},
     },
-    source::{LeaseRequest, LeaseSource, NoLease, OwnLease, etcd::EtcdSource, file::FileSource},
+    source::{
+        LeaseRequest, LeaseSource, NoLease, OwnLease,
+        etcd::EtcdSource,
+        file::FileSource,
+        kube::{KubeSource, Words},
+    },
     state::{NodeId, forwarding, node_id, refusal, subnet_env::Previous},
 };
 
@@ -37,6 +43,8 @@ pub(super) const RELEASE_LIMIT: Duration = Duration::from_secs(2);
 pub(super) struct Prepared {
     pub(super) identity: Identity,
     pub(super) network: Network,
+    /// With what the source told of our addresses.
+    pub(super) policy: UplinkPolicy,
     pub(super) source: LeaseSource,
     pub(super) lease: OwnLease,
     pub(super) facts: Facts,
@@ -75,6 +83,7 @@ pub(super) async fn prepare(
     settings: &Settings,
     report_tx: &watch::Sender<Arc<Report>>,
     userspace: Userspace,
+    readiness: &Readiness,
 ) -> Result<Prepared, StartError> {
     let node_id = NodeId::load_or_create(&settings.paths.state_dir)?;
     let identity = identity(settings, node_id);
@@ -86,13 +95,15 @@ pub(super) async fn prepare(
         report.node = NodeReport { id: identity.node_id.clone(), name: identity.node_name.clone() }
     });
 
-    let mut source = open(settings, report_tx)?;
+    let mut source = open(settings, report_tx, readiness);
     tell(report_tx, |report| report.reason = "waiting for the network config".into());
     let network = source.network().await;
-    let uplink = uplink::choose(&settings.uplink, &network)?;
+    let words = source.words().map_err(StartError::Annotation)?;
+    let policy = told_policy(&settings.uplink, &words);
+    let uplink = uplink::choose(&policy, &network)?;
     tracing::info!(interface = uplink.name, v4 = ?uplink.v4, v6 = ?uplink.v6, public_v4 = ?uplink.public_v4,
         public_v6 = ?uplink.public_v6, mtu = uplink.mtu, "uplink");
-    let vteps = vteps(settings, &network, node_id, true)?;
+    let vteps = vteps(settings, &network, node_id, words.vteps, true)?;
 
     tell(report_tx, |report| report.reason = "waiting for a lease".into());
     let request = LeaseRequest {
@@ -137,7 +148,7 @@ pub(super) async fn prepare(
             mtu: 0,
         };
     });
-    Ok(Prepared { identity, network, source, lease, facts, rules, kernel, own })
+    Ok(Prepared { identity, network, policy, source, lease, facts, rules, kernel, own })
 }
 
 /// A lease, or the reason why another node has what is ours, remembered for the next start.
@@ -163,20 +174,32 @@ pub(super) fn identity(settings: &Settings, node_id: NodeId) -> Identity {
     Identity { node_id: node_id.to_string(), node_name: settings.node_name.clone().unwrap_or_else(node_id::host_name) }
 }
 
-fn open(settings: &Settings, report_tx: &watch::Sender<Arc<Report>>) -> Result<LeaseSource, StartError> {
+fn open(settings: &Settings, report_tx: &watch::Sender<Arc<Report>>, readiness: &Readiness) -> LeaseSource {
+    let report_tx = report_tx.clone();
+    let telling = move |trouble: &str| tell(&report_tx, |report| trouble.clone_into(&mut report.source.detail));
     match &settings.source {
         SourceChoice::Etcd(etcd) => {
-            let report_tx = report_tx.clone();
-            let source = EtcdSource::new(etcd.clone(), settings.lease.clone()).telling(move |trouble| {
-                tell(&report_tx, |report| trouble.clone_into(&mut report.source.detail));
-            });
-            Ok(LeaseSource::Etcd(Box::new(source)))
+            LeaseSource::Etcd(Box::new(EtcdSource::new(etcd.clone(), settings.lease.clone()).telling(telling)))
         }
         SourceChoice::File(path) => {
             let net_config = settings.net_config_path.exists().then(|| settings.net_config_path.clone());
-            Ok(LeaseSource::File(Box::new(FileSource::new(path.clone(), net_config))))
+            LeaseSource::File(Box::new(FileSource::new(path.clone(), net_config)))
         }
-        SourceChoice::Kube(_) => Err(StartError::NoKube),
+        SourceChoice::Kube(kube) => {
+            let source = KubeSource::new(kube.clone(), settings.net_config_path.clone(), settings.node_name.clone());
+            let readiness = readiness.clone();
+            let ready = async move { readiness.ready().await };
+            LeaseSource::Kube(Box::new(source.telling(telling).available_when(ready)))
+        }
+    }
+}
+
+/// How the uplink is chosen, with an administrator's words in place of the options.
+pub(super) fn told_policy(policy: &UplinkPolicy, words: &Words) -> UplinkPolicy {
+    UplinkPolicy {
+        public_v4: words.public.v4.or(policy.public_v4),
+        public_v6: words.public.v6.or(policy.public_v6),
+        ..policy.clone()
     }
 }
 
@@ -213,10 +236,21 @@ pub(super) fn check_network(network: &Network, uplink: &Uplink, links: &[LinkInf
 }
 
 /// The VXLAN devices as far as the lease tells of them; zero where there is none.
-pub(super) fn vteps(settings: &Settings, network: &Network, node: NodeId, remember: bool) -> Result<Vteps, StartError> {
+/// `published`: what the node's last lease said.
+pub(super) fn vteps(
+    settings: &Settings,
+    network: &Network,
+    node: NodeId,
+    published: [Option<Mac>; 2],
+    remember: bool,
+) -> Result<Vteps, StartError> {
     let Backend::Vxlan(vxlan) = &network.backend else { return Ok(Vteps::NONE) };
     let mac = |family: Family| match network.range(family) {
-        Some(_) => vtep::choose(&settings.paths.state_dir, node, vxlan.vni, family, remember),
+        Some(_) => {
+            let [v4, v6] = published;
+            let published = if family == Family::V4 { v4 } else { v6 };
+            vtep::choose(&settings.paths.state_dir, node, vxlan.vni, family, published, remember)
+        }
         None => Ok(Mac::ZERO),
     };
     let zero_checksum_v6 = network.v6.is_some() && vtep::takes_zero_checksum(vxlan.vni)?;

@@ -1,10 +1,11 @@
 //! What `run` would do here, found out without doing any of it: no lock, no lease, no file, no
 //! change of the kernel.
 
+mod learn;
+
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use tokio::{sync::watch, time::timeout};
-
+use self::learn::{Leases, learn, listed};
 use super::{
     StartError,
     datapath::{self, Outlook},
@@ -12,10 +13,7 @@ use super::{
 };
 use crate::{
     alloc::{self, Claim, Take},
-    config::{
-        ConfigErrors, EtcdConfig, Settings, netconf,
-        settings::{FilterChoice, SourceChoice},
-    },
+    config::{ConfigErrors, Settings, settings::FilterChoice},
     kernel::{
         Kernel,
         filter::{Choice, HostFilter},
@@ -30,9 +28,9 @@ use crate::{
     },
     reconcile::World,
     source::{
-        Event, LeaseRequest, OwnLease,
-        etcd::{Connector, EtcdError, NoEndpoint},
-        file::FileSource,
+        LeaseRequest, OwnLease,
+        etcd::{EtcdError, NoEndpoint},
+        kube::{Survey, SurveyError, Words},
     },
     state::{NodeId, subnet_env::Previous},
 };
@@ -77,6 +75,8 @@ pub enum PreviewError {
     Etcd(#[from] EtcdError),
     #[error("{from} did not answer within {} s", PATIENCE.as_secs())]
     Silent { from: String },
+    #[error(transparent)]
+    Kube(#[from] SurveyError),
     #[error("there is no network config at {key}; publish one with `flannel-ctl config publish`")]
     NoNetwork { key: String },
     #[error("{key}: {problems}")]
@@ -146,12 +146,6 @@ pub fn filter_choice(flavour: FilterChoice) -> Choice {
     prepare::filter_choice(flavour)
 }
 
-/// What the source says before it is told who we are.
-enum Leases {
-    Listed(Vec<LeaseRecord>),
-    File(Box<FileSource>),
-}
-
 async fn look(settings: &Settings) -> Result<Preview, PreviewError> {
     let mut preview = Preview::default();
     let node_id = NodeId::load(&settings.paths.state_dir).map_err(StartError::from)?;
@@ -166,14 +160,16 @@ async fn look(settings: &Settings) -> Result<Preview, PreviewError> {
     let previous = Previous::read(&settings.paths.subnet_file).map_err(StartError::from)?;
 
     let (network, leases) = learn(settings).await?;
-    let uplink = uplink::choose(&settings.uplink, &network)?;
+    let words = if let Leases::Kube(survey) = &leases { survey.words } else { Words::default() };
+    let uplink = uplink::choose(&prepare::told_policy(&settings.uplink, &words), &network)?;
     let stand_in = node_id.unwrap_or(NodeId::from_bytes([0; 16]));
-    let vteps = prepare::vteps(settings, &network, stand_in, false)?;
+    let vteps = prepare::vteps(settings, &network, stand_in, words.vteps, false)?;
     preview.vtep_macs(&settings.paths.state_dir, &network);
     let value = announce(&identity, &network, &uplink, vteps);
     let previous = Subnet::new(previous.subnet_v4, previous.subnet_v6);
     let (lease, records) = match leases {
         Leases::Listed(records) => (preview.choose(&network, value, previous, &records)?, records),
+        Leases::Kube(survey) => preview.annotate(&survey, value).await?,
         Leases::File(source) => {
             listed(*source, LeaseRequest { network: network.clone(), value, previous, refused_by: None }).await?
         }
@@ -248,6 +244,21 @@ impl Preview {
             self.notes.push(format!("another node holds a lease with our address: {}", decision.rivals.join(", ")));
         }
         Ok(OwnLease { key: subnet.key(), subnet, value })
+    }
+
+    /// What `run` would write on our node, and everybody's leases.
+    async fn annotate(
+        &mut self,
+        survey: &Survey,
+        value: LeaseValue,
+    ) -> Result<(OwnLease, Vec<LeaseRecord>), PreviewError> {
+        let (lease, wrong) = survey.lease(&value)?;
+        for (name, text) in wrong {
+            let object = format!("annotation {name} of node {}", survey.name);
+            let text = format!("say {text} in {object}");
+            self.step(Change::Change, object, text);
+        }
+        Ok((lease, survey.records().await.map_err(SurveyError::from)?))
     }
 
     /// Where the addresses of VXLAN devices are remembered.
@@ -344,52 +355,4 @@ fn rewrite(wish: &LeaseValue, record: &LeaseRecord) -> Option<String> {
     let changed: Vec<_> =
         changed.map(|field| format!("{field} {} to {}", shown(old.get(field)), shown(new.get(field)))).collect();
     Some(format!("change lease {key}: {}", changed.join(", ")))
-}
-
-async fn learn(settings: &Settings) -> Result<(Network, Leases), PreviewError> {
-    let silent = |from: String| move |_| PreviewError::Silent { from };
-    match &settings.source {
-        SourceChoice::Etcd(etcd) => {
-            let from = format!("etcd at {}", etcd.endpoints.join(", "));
-            timeout(PATIENCE, list(etcd)).await.map_err(silent(from))?
-        }
-        SourceChoice::File(path) => {
-            let net_config = settings.net_config_path.exists().then(|| settings.net_config_path.clone());
-            let mut source = FileSource::new(path.clone(), net_config);
-            let network = timeout(PATIENCE, source.network()).await.map_err(silent(path.display().to_string()))?;
-            Ok((network, Leases::File(Box::new(source))))
-        }
-        SourceChoice::Kube(_) => Err(StartError::NoKube.into()),
-    }
-}
-
-async fn list(etcd: &EtcdConfig) -> Result<(Network, Leases), PreviewError> {
-    let session = Connector::new(etcd.clone()).connect().await?;
-    let key = session.config_key().to_owned();
-    let Some(stored) = session.config().await? else { return Err(PreviewError::NoNetwork { key }) };
-    let network = netconf::parse(&stored.value).map_err(|problems| PreviewError::BadNetwork { key, problems })?;
-    Ok((network, Leases::Listed(session.list().await?.records)))
-}
-
-/// Our entry in the file, and everybody's.
-async fn listed(mut source: FileSource, request: LeaseRequest) -> Result<(OwnLease, Vec<LeaseRecord>), PreviewError> {
-    let silent = || PreviewError::Silent { from: "the file of leases".into() };
-    let values = watch::Sender::new(request.value.clone());
-    let shutdown = watch::Sender::new(false);
-    let lease = timeout(PATIENCE, source.acquire(request)).await.map_err(|_| silent())?;
-    let (event_tx, event_rx) = std::sync::mpsc::channel();
-    let running = tokio::spawn(source.run(event_tx, values.subscribe(), shutdown.subscribe()));
-    let snapshot = timeout(PATIENCE, async {
-        loop {
-            match event_rx.try_recv() {
-                Ok(Event::Snapshot(records)) => return Some(records),
-                Ok(_) => {}
-                Err(std::sync::mpsc::TryRecvError::Empty) => tokio::time::sleep(Duration::from_millis(5)).await,
-                Err(std::sync::mpsc::TryRecvError::Disconnected) => return None,
-            }
-        }
-    });
-    let records = snapshot.await.ok().flatten();
-    running.abort();
-    records.map(|records| (lease, records)).ok_or_else(silent)
 }

@@ -2,8 +2,9 @@
 //!
 //! Peers send to the address that our lease publishes, so it must not change by itself: not at
 //! a restart, not when the device is lost. The first run decides (the device that flannel left
-//! keeps its address, a new one gets an address made from the node id) and it is remembered in
-//! the state directory.
+//! keeps its address, one that is lost gets the address that its node's lease still tells, where the
+//! source has that; a new one gets an address made from the node id) and it is remembered in the state
+//! directory.
 
 use std::{
     fs, io,
@@ -18,14 +19,21 @@ use crate::{
 };
 
 /// The address of the device of this VNI and family. `remember`: write down a first choice.
-pub(super) fn choose(state_dir: &Path, node: NodeId, vni: u32, family: Family, remember: bool) -> Result<Mac, Error> {
+pub(super) fn choose(
+    state_dir: &Path,
+    node: NodeId,
+    vni: u32,
+    family: Family,
+    published: Option<Mac>,
+    remember: bool,
+) -> Result<Mac, Error> {
     let path = path(state_dir, vni, family);
     if let Some(mac) = remembered(&path)? {
         return Ok(mac);
     }
     let existing = Links::open()?.vxlan(&Facts::device_name(vni, family))?;
     let existing = existing.and_then(|link| link.mac).filter(|mac| mac.is_unicast());
-    let mac = existing.unwrap_or_else(|| vtep_mac::vtep_mac(node, vni, family));
+    let mac = existing.or(published).unwrap_or_else(|| vtep_mac::vtep_mac(node, vni, family));
     if remember {
         atomic::replace(&path, format!("{mac}\n").as_bytes(), 0o644)?;
     }

@@ -1,8 +1,11 @@
 //! Where leases come from.
 
+mod backoff;
 pub mod contested;
 pub mod etcd;
 pub mod file;
+pub mod kube;
+mod notice;
 
 use std::sync::mpsc::Sender;
 
@@ -12,6 +15,7 @@ pub use self::{
     contested::{Clash, Contested, Holding},
     etcd::EtcdSource,
     file::FileSource,
+    kube::KubeSource,
 };
 use crate::{
     alloc::Exhausted,
@@ -103,6 +107,7 @@ pub enum NoLease {
 pub enum LeaseSource {
     Etcd(Box<EtcdSource>),
     File(Box<FileSource>),
+    Kube(Box<KubeSource>),
 }
 
 impl LeaseSource {
@@ -111,6 +116,15 @@ impl LeaseSource {
         match self {
             Self::Etcd(source) => Box::pin(source.network()).await,
             Self::File(source) => source.network().await,
+            Self::Kube(source) => Box::pin(source.network()).await,
+        }
+    }
+
+    /// What our node says of itself where an administrator can write it; known once there is a network.
+    pub fn words(&self) -> Result<kube::Words, String> {
+        match self {
+            Self::Etcd(_) | Self::File(_) => Ok(kube::Words::default()),
+            Self::Kube(source) => source.words(),
         }
     }
 
@@ -119,6 +133,7 @@ impl LeaseSource {
         match self {
             Self::Etcd(source) => Box::pin(source.acquire(request)).await,
             Self::File(source) => Ok(source.acquire(request).await),
+            Self::Kube(source) => Ok(Box::pin(source.acquire(request)).await),
         }
     }
 
@@ -128,6 +143,7 @@ impl LeaseSource {
         match self {
             Self::Etcd(source) => source.run(sink, values, shutdown).await,
             Self::File(source) => source.run(sink, values, shutdown).await,
+            Self::Kube(source) => source.run(sink, values, shutdown).await,
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod faults;
 mod file;
+mod kube;
 mod lab;
 mod node;
 mod proxy;

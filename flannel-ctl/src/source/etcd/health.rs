@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{EtcdError, Kind, NoEndpoint, backoff::Backoff};
-use crate::source::{Event, EventSink};
+use super::{EtcdError, Kind, NoEndpoint};
+use crate::source::{Event, EventSink, backoff::Backoff};
 
 /// A refused connection costs next to nothing, and the end of an outage shall be noticed fast.
 /// For every thousand nodes it is this long, so that a large cluster does not storm its etcd.

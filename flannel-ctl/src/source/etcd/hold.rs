@@ -8,7 +8,6 @@ use tracing::{debug, info, warn};
 use super::{
     EtcdError, Session,
     acquire::{AcquireError, acquire},
-    backoff::Backoff,
     judge::{Verdict, judge},
     owned::{Owned, encode, merged},
     session::Write,
@@ -18,7 +17,7 @@ use crate::{
     alloc,
     config::LeaseOptions,
     model::{LeaseRecord, Subnet},
-    source::{Event, EventSink, Holding, LeaseRequest, NoLease, OwnLease},
+    source::{Event, EventSink, Holding, LeaseRequest, NoLease, OwnLease, backoff::Backoff},
 };
 
 /// A quarrel is over when nobody wrote over our key for this long.

@@ -5,7 +5,6 @@
 //! (`hold`). The watch is a hint; the list is the truth, and is read again after every doubt.
 
 mod acquire;
-mod backoff;
 mod challenge;
 mod client;
 mod error;

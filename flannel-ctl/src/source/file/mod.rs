@@ -1,18 +1,14 @@
 //! Leases from a file that lists all nodes, for clusters without a store.
 
 mod document;
-mod notice;
 
 use std::{fs, path::PathBuf};
 
 use tokio::sync::watch::Receiver;
 use tracing::{info, warn};
 
-use self::{
-    document::{Document, Node, find, records},
-    notice::Notices,
-};
-use super::{Event, EventSink, LeaseRequest, OwnLease};
+use self::document::{Document, Node, find, records};
+use super::{Event, EventSink, LeaseRequest, OwnLease, notice::Notices};
 use crate::{
     config::netconf,
     model::{LeaseValue, Network, Subnet},

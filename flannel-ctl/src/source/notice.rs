@@ -19,7 +19,7 @@ const LOOK_WITHOUT: Duration = Duration::from_secs(1);
 
 /// Watches the directory and not the file, so that a rename over it, and the symlink that
 /// Kubernetes moves for a mounted ConfigMap, are seen as well.
-pub(super) struct Notices {
+pub(in crate::source) struct Notices {
     inotify: Option<AsyncFd<Watch>>,
 }
 
@@ -33,7 +33,7 @@ impl AsRawFd for Watch {
 
 impl Notices {
     /// Needs a tokio runtime.
-    pub(super) fn of(path: &Path) -> Self {
+    pub(in crate::source) fn of(path: &Path) -> Self {
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -48,7 +48,7 @@ impl Notices {
     }
 
     /// Returns when it is worth looking. Safe to drop while it waits.
-    pub(super) async fn next(&mut self) {
+    pub(in crate::source) async fn next(&mut self) {
         match &mut self.inotify {
             None => sleep(LOOK_WITHOUT).await,
             Some(inotify) => tokio::select! {

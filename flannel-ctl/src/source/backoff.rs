@@ -4,22 +4,22 @@ use std::time::Duration;
 
 /// Doubles from try to try, up to a limit, with jitter so that a cluster does not try in step.
 #[derive(Clone, Debug)]
-pub(super) struct Backoff {
+pub(in crate::source) struct Backoff {
     first: Duration,
     limit: Duration,
     tries: u32,
 }
 
 impl Backoff {
-    pub(super) fn new(first: Duration, limit: Duration) -> Self {
+    pub(in crate::source) fn new(first: Duration, limit: Duration) -> Self {
         Self { first, limit, tries: 0 }
     }
 
-    pub(super) fn reset(&mut self) {
+    pub(in crate::source) fn reset(&mut self) {
         self.tries = 0;
     }
 
-    pub(super) fn next(&mut self) -> Duration {
+    pub(in crate::source) fn next(&mut self) -> Duration {
         let base = self.first.saturating_mul(1 << self.tries.min(16)).min(self.limit);
         self.tries = self.tries.saturating_add(1);
         base.mul_f64(rand::random_range(0.5..1.0))
