@@ -1,0 +1,7 @@
+//! lane: e2e
+//!
+//! Clusters whose leases are Kubernetes': the real daemon beside a fake API server.
+#![expect(clippy::unwrap_used, reason = "a test's helper functions are tests too")]
+
+mod site;
+mod talk;
