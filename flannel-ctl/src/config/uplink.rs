@@ -64,7 +64,7 @@ pub fn choose(
     let mut refusals = Refusals::default();
     for pick in picks(links, policy, families, routes) {
         let found = match pick.link {
-            Ok(link) => fit(link, &pick, policy, families).map_err(|why| (Some(link), why)),
+            Ok(link) => fit(links, link, &pick, policy, families).map_err(|why| (Some(link), why)),
             Err(ref why) => Err((None, why.clone())),
         };
         match found {
@@ -180,7 +180,13 @@ fn by_index(links: &[LinkInfo], index: u32) -> Result<&LinkInfo, String> {
 }
 
 /// Has the interface all that the tunnel needs?
-fn fit(link: &LinkInfo, pick: &Pick<'_>, policy: &UplinkPolicy, families: &[Family]) -> Result<Uplink, String> {
+fn fit(
+    links: &[LinkInfo],
+    link: &LinkInfo,
+    pick: &Pick<'_>,
+    policy: &UplinkPolicy,
+    families: &[Family],
+) -> Result<Uplink, String> {
     if is_ours(link) {
         return Err("is our own tunnel device".into());
     }
@@ -204,7 +210,7 @@ fn fit(link: &LinkInfo, pick: &Pick<'_>, policy: &UplinkPolicy, families: &[Fami
             Family::V4 => policy.public_v4.map(IpAddr::V4),
             Family::V6 => policy.public_v6.map(IpAddr::V6),
         };
-        match address::select(link, *family, &pick.fixed, public) {
+        match address::select(links, link, *family, &pick.fixed, public) {
             Ok(IpAddr::V4(ip)) => (uplink.v4, uplink.public_v4) = (Some(ip), Some(policy.public_v4.unwrap_or(ip))),
             Ok(IpAddr::V6(ip)) => (uplink.v6, uplink.public_v6) = (Some(ip), Some(policy.public_v6.unwrap_or(ip))),
             Err(why) => missing.push(why),

@@ -15,10 +15,11 @@ pub struct Uplink {
     pub ethernet: bool,
     /// Others' traffic filters look at what comes in by it.
     pub filtered: bool,
-    /// Our own source addresses on it.
+    /// Our own source addresses: on it, or the public ones where another interface has them.
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<Ipv6Addr>,
-    /// What peers must dial; the interface address unless the operator says otherwise (NAT).
+    /// What peers must dial; the interface address unless the operator says otherwise (NAT, an address of the
+    /// loopback interface).
     pub public_v4: Option<Ipv4Addr>,
     pub public_v6: Option<Ipv6Addr>,
 }

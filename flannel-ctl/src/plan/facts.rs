@@ -151,8 +151,7 @@ impl Facts {
     }
 }
 
-/// flannel sends from the public address when it is a local one; behind NAT it is not, and the
-/// kernel could not use it.
+/// The public address when it is a local one; behind NAT it is not, and the kernel could not send from it.
 pub(super) fn local_address(uplink: &Uplink, family: Family) -> Option<IpAddr> {
     match family {
         Family::V4 => uplink.v4.map(IpAddr::V4),

@@ -9,6 +9,7 @@ mod iptables;
 mod moved;
 mod narrow;
 mod no_ipv6;
+mod public;
 
 use std::process::Output;
 

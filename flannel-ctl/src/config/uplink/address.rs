@@ -25,19 +25,20 @@ pub(super) fn usable(link: &LinkInfo, family: Family) -> Vec<IpAddr> {
     usable.into_iter().map(|address| address.ip).collect()
 }
 
-/// The tunnel's own address. What a rule fixed comes first; then the public address, if it is
-/// on this interface, so that packets leave with the source that peers expect.
+/// The tunnel's own address. The public one comes first if it is this host's, on whatever interface: peers take packets
+/// only from where they send theirs. Then comes what a rule fixed.
 pub(super) fn select(
+    links: &[LinkInfo],
     link: &LinkInfo,
     family: Family,
     fixed: &[IpAddr],
     public: Option<IpAddr>,
 ) -> Result<IpAddr, String> {
+    if let Some(public) = public.filter(|public| dialable(*public) && owner(links, *public).is_some()) {
+        return Ok(public);
+    }
     if let Some(ip) = fixed.iter().find(|ip| Family::of(ip) == family) {
         return if dialable(*ip) { Ok(*ip) } else { Err(format!("{ip} is no address that peers can dial")) };
-    }
-    if let Some(public) = public.filter(|public| has(link, *public)) {
-        return Ok(public);
     }
     usable(link, family).first().copied().ok_or_else(|| missing(link, family))
 }

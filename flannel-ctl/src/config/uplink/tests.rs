@@ -133,11 +133,13 @@ fn a_public_address_names_its_interface_unless_one_is_given() {
 }
 
 #[test]
-fn a_public_address_on_the_interface_is_the_source_too() {
-    let links = [link(2, "eth0", &["10.0.0.7/24", "203.0.113.5/24"])];
-    let policy = public(policy(&["eth0"], &[]), Some("203.0.113.5"), None);
-    let uplink = choose(&links, &policy, V4, RouteHints::default()).unwrap();
-    assert_eq!(uplink.v4, uplink.public_v4);
+fn a_public_address_of_this_host_is_the_source_too() {
+    let links = [link(1, "lo", &["198.51.100.1/32"]), link(2, "eth0", &["10.0.0.7/24", "203.0.113.5/24"])];
+    for (iface, ip) in [("eth0", "203.0.113.5"), ("eth0", "198.51.100.1"), ("10.0.0.7", "203.0.113.5")] {
+        let policy = public(policy(&[iface], &[]), Some(ip), None);
+        let uplink = choose(&links, &policy, V4, RouteHints::default()).unwrap();
+        assert_eq!((uplink.index, uplink.v4, uplink.public_v4), (2, ip.parse().ok(), ip.parse().ok()), "{iface} {ip}");
+    }
 }
 
 #[test]
