@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::{
     logging,
     run_args::{EtcdArgs, PathArgs},
-    store_session::block_on,
+    store_session::with_etcd,
 };
 use crate::{
     alloc,
@@ -97,7 +97,7 @@ fn tell(outcome: &Outcome) -> anyhow::Result<ExitCode> {
 /// Deletes the leases that carry this node's id; keys without an etcd lease are an operator's.
 fn release(args: &Args, paths: &Paths) -> anyhow::Result<Vec<String>> {
     let Some(id) = NodeId::load(&paths.state_dir)? else { return Ok(Vec::new()) };
-    block_on(&args.etcd, async |session| release_of(session, &id.to_string()).await)
+    with_etcd(args.etcd.etcd()?, async |session| release_of(session, &id.to_string()).await)
 }
 
 async fn release_of(session: &Session, id: &str) -> anyhow::Result<Vec<String>> {

@@ -10,10 +10,13 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::{run_args::EtcdArgs, store_session::block_on};
+use super::{
+    run_args::SourceArgs,
+    store_session::{block_on, with_etcd},
+};
 use crate::{
     alloc,
-    config::netconf,
+    config::{netconf, settings::SourceChoice},
     model::{Network, Subnet},
     output,
     source::etcd::Session,
@@ -42,7 +45,7 @@ pub struct Show {
     #[arg(long)]
     pub defaults: bool,
     #[command(flatten)]
-    pub etcd: EtcdArgs,
+    pub source: SourceArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -59,7 +62,7 @@ pub struct Publish {
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]
-    pub etcd: EtcdArgs,
+    pub source: SourceArgs,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -74,23 +77,33 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Why `publish` does nothing beside another source.
+const IN_A_FILE: &str = "there is no store to publish to: the network config is the file of --net-config-path, in Kubernetes \
+                         a ConfigMap (`kubectl edit configmap`)";
+
 fn show(args: &Show) -> anyhow::Result<()> {
-    let (key, stored) =
-        block_on(&args.etcd, async |session| Ok((session.config_key().to_owned(), session.config().await?)))?;
-    let Some(stored) = stored else {
-        bail!("there is no network config at {key}; publish one with `flannel-ctl config publish FILE`")
+    let stored = match args.source.source()? {
+        (SourceChoice::Etcd(etcd), _) => {
+            let ask = async |session: &Session| Ok((session.config_key().to_owned(), session.config().await?));
+            let (key, stored) = with_etcd(etcd, ask)?;
+            let Some(stored) = stored else {
+                bail!("there is no network config at {key}; publish one with `flannel-ctl config publish FILE`")
+            };
+            stored.value
+        }
+        (SourceChoice::Kube(_) | SourceChoice::File(_), path) => read(&path)?,
     };
     if args.defaults {
-        output::emit(&effective(&netconf::parse(&stored.value)?)?)?;
+        output::emit(&effective(&netconf::parse(&stored)?)?)?;
         return Ok(());
     }
-    let mut text = String::from_utf8_lossy(&stored.value).into_owned();
+    let mut text = String::from_utf8_lossy(&stored).into_owned();
     if !text.ends_with('\n') {
         text.push('\n');
     }
     output::emit(&text)?;
     // The text may be what it is; that it is bad has to show.
-    netconf::parse(&stored.value)?;
+    netconf::parse(&stored)?;
     Ok(())
 }
 
@@ -98,7 +111,8 @@ fn publish(args: &Publish) -> anyhow::Result<()> {
     let text = read(&args.file)?;
     let network = netconf::parse(&text)?;
     let text = text.trim_ascii();
-    let said = block_on(&args.etcd, async |session| publish_to(session, text, &network, args.force).await)?;
+    let said =
+        block_on(&args.source, IN_A_FILE, async |session| publish_to(session, text, &network, args.force).await)?;
     output::emit(&said)?;
     Ok(())
 }

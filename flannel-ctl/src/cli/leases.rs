@@ -9,13 +9,19 @@ use anyhow::bail;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{run_args::EtcdArgs, store_session::block_on};
+use super::{
+    run_args::SourceArgs,
+    store_session::{block_on, of_kube, with_etcd},
+};
 use crate::{
     alloc,
-    config::netconf,
+    config::{netconf, settings::SourceChoice},
     model::{LeaseRecord, LeaseValue, Network, Subnet},
     output::{self, OutputArgs, Table},
-    source::etcd::{Session, Write},
+    source::{
+        etcd::{Session, Write},
+        kube::cut_by,
+    },
 };
 
 /// Arguments of `leases`.
@@ -40,7 +46,7 @@ pub struct List {
     #[command(flatten)]
     pub output: OutputArgs,
     #[command(flatten)]
-    pub etcd: EtcdArgs,
+    pub source: SourceArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,7 +64,7 @@ pub struct Reserve {
     #[arg(long, value_name = "ID")]
     pub node_id: Option<String>,
     #[command(flatten)]
-    pub etcd: EtcdArgs,
+    pub source: SourceArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -69,7 +75,7 @@ pub struct Release {
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]
-    pub etcd: EtcdArgs,
+    pub source: SourceArgs,
 }
 
 /// One key of `leases list`. The JSON field names stay.
@@ -93,20 +99,44 @@ pub struct LeaseRow {
     pub problem: Option<String>,
 }
 
+/// Why some verbs do nothing beside another source.
+const ALLOCATED: &str = "subnets are handed out elsewhere: in Kubernetes a node's podCIDR comes from \
+                         kube-controller-manager and goes with the Node object; with --source=file edit the list of nodes";
+
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.verb {
         Verb::List(args) => {
-            let rows = block_on(&args.etcd, async |session| {
-                let network = session.config().await?.and_then(|stored| netconf::parse(&stored.value).ok());
-                let listing = session.list().await?;
-                Ok(listing.records.iter().map(|record| row(record, network.as_ref())).collect::<Vec<_>>())
-            })?;
+            let rows = rows(&args.source)?;
             output::print(args.output.output, &rows, |rows| render(rows))?;
         }
-        Verb::Reserve(args) => output::emit(&block_on(&args.etcd, async |session| reserve(session, args).await)?)?,
-        Verb::Release(args) => output::emit(&block_on(&args.etcd, async |session| release(session, args).await)?)?,
+        Verb::Reserve(args) => {
+            output::emit(&block_on(&args.source, ALLOCATED, async |session| reserve(session, args).await)?)?;
+        }
+        Verb::Release(args) => {
+            output::emit(&block_on(&args.source, ALLOCATED, async |session| release(session, args).await)?)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn rows(source: &SourceArgs) -> anyhow::Result<Vec<LeaseRow>> {
+    let rows = |records: &[LeaseRecord], network: Option<Network>| {
+        records.iter().map(|record| row(record, network.as_ref())).collect()
+    };
+    match source.source()? {
+        (SourceChoice::Etcd(etcd), _) => with_etcd(etcd, async |session| {
+            let network = session.config().await?.and_then(|stored| netconf::parse(&stored.value).ok());
+            Ok(rows(&session.list().await?.records, network))
+        }),
+        (SourceChoice::Kube(kube), net_config) => {
+            let (records, network) = of_kube(&kube, &net_config)?;
+            // How long a podCIDR is, is Kubernetes' choice.
+            let cut = records.iter().find_map(|record| Subnet::from_key(&record.key).ok());
+            let network = network.zip(cut).and_then(|(network, cut)| cut_by(&network, &cut).ok());
+            Ok(rows(&records, network))
+        }
+        (SourceChoice::File(path), _) => bail!("the leases are in {}: read them there", path.display()),
+    }
 }
 
 async fn reserve(session: &Session, args: &Reserve) -> anyhow::Result<String> {

@@ -14,7 +14,7 @@ use crate::{
         EtcdConfig, FlagErrors, Settings,
         flags::{self, Flag, Group, Kind},
         resolve,
-        settings::Paths,
+        settings::{Paths, SourceChoice},
         values::{Values, World},
     },
     kernel::fastpath,
@@ -24,6 +24,8 @@ use crate::{
 pub type RunArgs = FlagArgs<Run>;
 /// The options that say where etcd is.
 pub type EtcdArgs = FlagArgs<Etcd>;
+/// The options that say where leases are kept.
+pub type SourceArgs = FlagArgs<Source>;
 /// The options that say where the daemon's files are.
 pub type PathArgs = FlagArgs<Files>;
 
@@ -42,6 +44,8 @@ pub struct Run;
 #[derive(Clone, Debug)]
 pub struct Etcd;
 #[derive(Clone, Debug)]
+pub struct Source;
+#[derive(Clone, Debug)]
 pub struct Files;
 
 impl Part for Run {
@@ -51,6 +55,10 @@ impl Part for Run {
 
 impl Part for Etcd {
     const GROUPS: &'static [Group] = flags::ETCD;
+}
+
+impl Part for Source {
+    const GROUPS: &'static [Group] = flags::SOURCE;
 }
 
 impl Part for Files {
@@ -75,6 +83,12 @@ impl RunArgs {
 impl EtcdArgs {
     pub fn etcd(&self) -> anyhow::Result<EtcdConfig> {
         self.resolve(resolve::etcd)
+    }
+}
+
+impl SourceArgs {
+    pub fn source(&self) -> anyhow::Result<(SourceChoice, PathBuf)> {
+        self.resolve(resolve::whole_source)
     }
 }
 

@@ -5,7 +5,7 @@
 
 mod table;
 
-pub use table::{ETCD, PATHS, REMOVED, RUN};
+pub use table::{ETCD, PATHS, REMOVED, RUN, SOURCE};
 
 /// One option.
 #[derive(Debug, PartialEq, Eq)]

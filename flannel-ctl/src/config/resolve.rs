@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     EtcdConfig, FlagErrors, LeaseOptions, Problem, Secret, chosen,
-    flags::{ETCD, PATHS, RUN},
+    flags::{ETCD, PATHS, RUN, SOURCE},
     read,
     settings::{
         DatapathChoice, FastPathSettings, FilterChoice, FilterSettings, GuardMode, KubeSettings, LogFormat,
@@ -64,6 +64,14 @@ pub fn etcd(values: &Values, world: World<'_>) -> Result<EtcdConfig, FlagErrors>
     let mut reader = Reader::new(ETCD, values, world);
     let config = etcd_config(&mut reader);
     finish(reader, config)
+}
+
+/// For verbs that only ask the source of leases. Beside it, where the network config is if the source keeps none.
+pub fn whole_source(values: &Values, world: World<'_>) -> Result<(SourceChoice, PathBuf), FlagErrors> {
+    let mut reader = Reader::new(SOURCE, values, world);
+    let choice = source(&mut reader);
+    let net_config = reader.or_default("net-config-path", read::path(world.current_dir));
+    finish(reader, (choice, net_config))
 }
 
 /// For verbs that only look at a daemon's files.

@@ -3,6 +3,7 @@
 mod entry;
 mod faults;
 mod peers;
+mod secure;
 
 use std::{
     fs,

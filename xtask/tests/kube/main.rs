@@ -5,3 +5,4 @@
 
 mod site;
 mod talk;
+mod verbs;

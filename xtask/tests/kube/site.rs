@@ -1,11 +1,16 @@
 //! Nodes that find each other through an API server.
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use xtask::lab::{
     Cluster, Family, GATEWAY_V4, KubeApi, KubeApiOptions, Launch, StoreKind, certificates, plain_vxlan, wait,
 };
 
+pub(crate) const TOOLS: [&str; 3] = ["ip", "nft", "openssl"];
 const PORT: u16 = 6443;
 const TOKEN: &str = "lab-token-that-nobody-may-see";
 
@@ -20,14 +25,7 @@ impl Site {
     pub(crate) fn prepare(prefix: &str, nodes: usize, families: &[Family]) -> Self {
         let dir = PathBuf::from(format!("{}/flannel-lab-{prefix}", std::env::temp_dir().display()));
         let path = |name: &str| dir.join(name).display().to_string();
-        let launch = Launch {
-            args: vec![
-                "--source=kube".into(),
-                format!("--kubeconfig-file={}", path("kubeconfig")),
-                format!("--net-config-path={}", path("net-conf.json")),
-            ],
-            ..Launch::default()
-        };
+        let launch = Launch { args: source_args(&dir), ..Launch::default() };
         let builder = Cluster::builder(prefix).nodes(nodes).families(families).launches(vec![launch]);
         let cluster = builder.store(StoreKind::Given("http://127.0.0.1:1".into())).prepare().unwrap();
         assert_eq!(cluster.dir(), dir);
@@ -56,6 +54,11 @@ impl Site {
         site.cluster.bring_up().unwrap();
         site.cluster.assert_whole();
         site
+    }
+
+    /// What says where leases come from.
+    pub(crate) fn source_args(&self) -> Vec<String> {
+        source_args(self.cluster.dir())
     }
 
     /// The name under which a node is registered.
@@ -88,4 +91,13 @@ impl Site {
             assert!(!node.status().unwrap().to_string().contains(TOKEN), "node {}", node.number());
         }
     }
+}
+
+fn source_args(dir: &Path) -> Vec<String> {
+    let path = |name: &str| dir.join(name).display().to_string();
+    vec![
+        "--source=kube".into(),
+        format!("--kubeconfig-file={}", path("kubeconfig")),
+        format!("--net-config-path={}", path("net-conf.json")),
+    ]
 }

@@ -2,9 +2,7 @@
 
 use xtask::lab::{Family, Ping, skip_unless, wait};
 
-use crate::site::Site;
-
-const TOOLS: [&str; 3] = ["ip", "nft", "openssl"];
+use crate::site::{Site, TOOLS};
 
 #[test]
 fn two_nodes_find_each_other_through_the_api_server() {

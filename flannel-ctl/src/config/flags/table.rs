@@ -21,6 +21,9 @@ pub const RUN: &[Group] = &[
     HEALTH_GROUP,
 ];
 
+/// For verbs that only ask where leases are kept.
+pub const SOURCE: &[Group] = &[SOURCE_GROUP, ETCD_GROUP, KUBE_GROUP];
+
 const SOURCE_GROUP: Group = Group {
     heading: "Where leases come from",
     flags: &[

@@ -132,7 +132,7 @@ async fn name(session: &Session, given: Option<&str>) -> Result<String, KubeErro
 }
 
 /// The network config of the file, or what is wrong with it.
-pub(super) fn read(path: &Path) -> Result<Network, String> {
+pub fn read(path: &Path) -> Result<Network, String> {
     let mut text = Vec::new();
     let limit = u64::try_from(netconf::LARGEST).unwrap_or(u64::MAX) + 1;
     fs::File::open(path)

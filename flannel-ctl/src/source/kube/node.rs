@@ -94,7 +94,7 @@ pub(super) const REASON: &str = "FlannelIsUp";
 
 /// The network with the subnets that Kubernetes cuts: the file's own `SubnetLen`, `SubnetMin` and
 /// `SubnetMax` say nothing here.
-pub(super) fn cut_by(network: &Network, subnet: &Subnet) -> Result<Network, String> {
+pub fn cut_by(network: &Network, subnet: &Subnet) -> Result<Network, String> {
     let mut network = network.clone();
     for (family, range) in [(Family::V4, &mut network.v4), (Family::V6, &mut network.v6)] {
         let Some(range) = range else { continue };
