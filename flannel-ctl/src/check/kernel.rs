@@ -7,7 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::Finding;
 use crate::{
     config::Settings,
-    daemon::preview,
+    daemon::{datapath, facts},
     kernel::{
         Kernel, KernelError, fastpath,
         filter::{Flavour, HostFilter},
@@ -107,7 +107,7 @@ pub(super) fn proofs(settings: &Settings, network: &Network) -> Vec<Finding> {
 }
 
 fn try_all(settings: &Settings, network: &Network) -> Vec<Finding> {
-    let filter = HostFilter::open(preview::filter_choice(settings.filter.flavour));
+    let filter = HostFilter::open(facts::filter_choice(settings.filter.flavour));
     let (flavour, why) = (filter.flavour(), filter.why().to_owned());
     let vni = 1;
     let scope = Scope { vni: Some(vni), udp: false, uplink: LOOPBACK, v4: network.v4, v6: network.v6, own: None };
@@ -116,7 +116,7 @@ fn try_all(settings: &Settings, network: &Network) -> Vec<Finding> {
         Err(error) => return vec![Finding::fail("netlink", error.to_string(), "")],
     };
     let mut findings = vec![offloads(userspace::probe("probe0").map(userspace::Offloads::list))];
-    if preview::in_userspace(settings, network) {
+    if datapath::in_userspace(settings, network) {
         for family in network.families() {
             let tun = Tun { name: Facts::device_name(vni, family), mtu: 1280, up: true };
             findings.push(tun_device(family, put(&mut kernel, Key::Device(family), Object::Tun(tun))));
@@ -138,7 +138,7 @@ fn try_all(settings: &Settings, network: &Network) -> Vec<Finding> {
             )
         });
     }
-    let Some(policy) = preview::filter_policy(settings, network) else {
+    let Some(policy) = facts::filter_policy(settings, network) else {
         findings.push(Finding::ok("packet filter", "no rules are asked for"));
         return findings;
     };

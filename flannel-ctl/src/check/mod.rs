@@ -12,7 +12,7 @@ mod source;
 
 use crate::{
     config::{Settings, netconf},
-    daemon::preview,
+    daemon::datapath,
 };
 
 pub use finding::{Finding, Outcome, is_fit};
@@ -34,7 +34,7 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
     let network = network.unwrap_or_else(|| netconf::parse(ASSUMED).expect("a valid network config"));
     findings.extend(kernel::proofs(settings, &network));
     findings.extend(network::check(settings, &network, known));
-    let (datapath, why) = preview::datapath(settings, &network);
+    let (datapath, why) = datapath::foresee(settings, &network);
     findings.push(Finding::ok("datapath", format!("{datapath} ({why})")));
     findings
 }

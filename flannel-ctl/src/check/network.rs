@@ -5,18 +5,18 @@ use std::fs;
 use super::{Finding, port};
 use crate::{
     config::Settings,
-    daemon::preview,
+    daemon::{datapath, facts, uplink},
     kernel::filter::{HostFilter, Severity, Subject},
-    model::{Backend, Family, Network, Uplink},
+    model::{Backend, Family, LinkInfo, Network, Uplink},
 };
 
 pub(super) fn check(settings: &Settings, network: &Network, known: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    match preview::choose_uplink(settings, network) {
-        Ok(uplink) => {
+    match uplink::find(&settings.uplink, network) {
+        Ok((uplink, links)) => {
             findings.push(Finding::ok("uplink", describe(&uplink)));
             if known {
-                findings.extend(fits(network, &uplink));
+                findings.extend(fits(network, &uplink, &links));
             }
             findings.push(mtu(network, uplink.mtu));
             if network.v4.is_some() {
@@ -29,7 +29,7 @@ pub(super) fn check(settings: &Settings, network: &Network, known: bool) -> Vec<
             "name the interface with --iface, or give it an address and a default route",
         )),
     }
-    let userspace = preview::in_userspace(settings, network);
+    let userspace = datapath::in_userspace(settings, network);
     match &network.backend {
         Backend::Vxlan(vxlan) if userspace => findings.push(port::check_userspace(vxlan.port, network)),
         Backend::Vxlan(vxlan) => findings.push(port::check(vxlan, network)),
@@ -50,8 +50,8 @@ fn describe(uplink: &Uplink) -> String {
     format!("{}, {own}{dialled}, MTU {}", uplink.name, uplink.mtu)
 }
 
-fn fits(network: &Network, uplink: &Uplink) -> Option<Finding> {
-    let error = preview::check_network(network, uplink).err()?;
+fn fits(network: &Network, uplink: &Uplink, links: &[LinkInfo]) -> Option<Finding> {
+    let error = uplink::check_network(network, uplink, links).err()?;
     Some(Finding::fail("network config", error.to_string(), "publish another network config, or name another uplink"))
 }
 
@@ -102,8 +102,8 @@ fn reverse_path(uplink: &str) -> Finding {
 }
 
 fn filter(settings: &Settings, network: &Network) -> Vec<Finding> {
-    let mut filter = HostFilter::open(preview::filter_choice(settings.filter.flavour));
-    let policy = preview::filter_policy(settings, network).unwrap_or_default();
+    let mut filter = HostFilter::open(facts::filter_choice(settings.filter.flavour));
+    let policy = facts::filter_policy(settings, network).unwrap_or_default();
     let mut findings: Vec<_> = filter
         .diagnose(&policy)
         .into_iter()

@@ -46,7 +46,7 @@ pub(super) fn choose(settings: &Settings, network: &Network) -> Datapath {
 }
 
 /// What [`choose`] would choose, and why. Programs are tried, and not kept.
-pub(super) fn foresee(settings: &Settings, network: &Network) -> (&'static str, String) {
+pub(crate) fn foresee(settings: &Settings, network: &Network) -> (&'static str, String) {
     match possible(settings, network) {
         Ok(why) => (BPF, why.into()),
         Err(unwanted) => (unwanted.kind, unwanted.why),
@@ -54,7 +54,7 @@ pub(super) fn foresee(settings: &Settings, network: &Network) -> (&'static str, 
 }
 
 /// What [`choose`] would choose, as far as the userspace datapath is concerned.
-pub(super) fn in_userspace(settings: &Settings, network: &Network) -> bool {
+pub(crate) fn in_userspace(settings: &Settings, network: &Network) -> bool {
     matches!(wanted(settings, network), Err(Unwanted { kind: USERSPACE, .. }))
 }
 

@@ -5,8 +5,9 @@
 //! one channel of [`Wake`]s. Nothing here is undone on exit: the datapath outlives the daemon.
 
 pub mod cleanup;
-mod datapath;
+pub(crate) mod datapath;
 mod error;
+pub(crate) mod facts;
 mod fast;
 mod former;
 mod handover;
@@ -15,7 +16,7 @@ mod listen;
 mod node;
 mod prepare;
 pub mod preview;
-mod uplink;
+pub(crate) mod uplink;
 mod userspace;
 mod vtep;
 

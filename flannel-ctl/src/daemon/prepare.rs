@@ -4,36 +4,25 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{StartError, datapath, fast, node, preview, uplink, vtep};
+use super::{StartError, datapath, facts, fast, uplink};
 use crate::{
-    config::{
-        ConfigErrors, Settings, netconf,
-        settings::{FilterChoice, GuardMode, SourceChoice},
-        uplink::UplinkPolicy,
-    },
+    config::{Settings, settings::SourceChoice, uplink::UplinkPolicy},
     kernel::{
-        filter::{Choice, HostFilter, Own},
-        links::Links,
+        filter::{HostFilter, Own},
         linux::{LinuxKernel, Scope},
         userspace::Userspace,
     },
-    model::{Backend, Family, LinkInfo, Mac, Network, Subnet, Uplink},
+    model::{Network, Subnet},
     plan::{
         Facts, Rules,
-        announce::{Identity, Vteps, announce},
-        facts::{Guard, Options},
+        announce::{Identity, announce},
     },
     serve::{
         Readiness, Report,
         report::{DatapathReport, NodeReport, SourceReport},
     },
-    source::{
-        LeaseRequest, LeaseSource, NoLease, OwnLease,
-        etcd::EtcdSource,
-        file::FileSource,
-        kube::{KubeSource, Words},
-    },
-    state::{NodeId, forwarding, node_id, refusal, subnet_env::Previous},
+    source::{LeaseRequest, LeaseSource, NoLease, OwnLease, etcd::EtcdSource, file::FileSource, kube::KubeSource},
+    state::{NodeId, forwarding, refusal, subnet_env::Previous},
 };
 
 /// How long a lease may take to be given back on the way out.
@@ -86,7 +75,7 @@ pub(super) async fn prepare(
     readiness: &Readiness,
 ) -> Result<Prepared, StartError> {
     let node_id = NodeId::load_or_create(&settings.paths.state_dir)?;
-    let identity = identity(settings, node_id);
+    let identity = facts::identity(settings, node_id);
     let previous = Previous::read(&settings.paths.subnet_file)?;
     for problem in &previous.problems {
         tracing::warn!(%problem, path = %settings.paths.subnet_file.display(), "the old subnet file");
@@ -99,11 +88,11 @@ pub(super) async fn prepare(
     tell(report_tx, |report| report.reason = "waiting for the network config".into());
     let network = source.network().await;
     let words = source.words().map_err(StartError::Annotation)?;
-    let policy = told_policy(&settings.uplink, &words);
+    let policy = facts::told_policy(&settings.uplink, &words);
     let uplink = uplink::choose(&policy, &network)?;
     tracing::info!(interface = uplink.name, v4 = ?uplink.v4, v6 = ?uplink.v6, public_v4 = ?uplink.public_v4,
         public_v6 = ?uplink.public_v6, mtu = uplink.mtu, "uplink");
-    let vteps = vteps(settings, &network, node_id, words.vteps, true)?;
+    let vteps = facts::vteps(settings, &network, node_id, words.vteps, true)?;
 
     tell(report_tx, |report| report.reason = "waiting for a lease".into());
     let request = LeaseRequest {
@@ -115,16 +104,16 @@ pub(super) async fn prepare(
     let lease = acquire(&mut source, request, &settings.paths.state_dir).await?;
     tracing::info!(subnet = %lease.subnet, key = lease.key, "holding a lease");
 
-    let filter = HostFilter::open(filter_choice(settings.filter.flavour));
+    let filter = HostFilter::open(facts::filter_choice(settings.filter.flavour));
     let own = filter.own();
-    for limit in preview::filter_policy(settings, &network).iter().flat_map(|policy| filter.limits(policy)) {
+    for limit in facts::filter_policy(settings, &network).iter().flat_map(|policy| filter.limits(policy)) {
         tracing::warn!(limit, "the packet filter of this host cannot do all that is asked for");
     }
     let mut kernel = LinuxKernel::new(Scope::default())?.with_filter(Box::new(filter));
     let datapath = datapath::choose(settings, &network);
     tracing::info!(datapath = datapath.kind, why = datapath.why, "who carries the packets");
     let nexthops = kernel.supports_nexthops();
-    let mut facts = facts(settings, &network, uplink, vteps, lease.subnet, nexthops);
+    let mut facts = facts::facts(settings, &network, uplink, vteps, lease.subnet, nexthops);
     facts.options.userspace = datapath.userspace;
     if facts.in_userspace() {
         kernel = kernel.with_userspace(userspace);
@@ -136,7 +125,7 @@ pub(super) async fn prepare(
         kernel = kernel.with_fast_path(fast);
         facts.options.fast_path = Some(fast::options(settings));
     }
-    let rules = rules(&facts, &lease, &identity)?;
+    let rules = facts::rules(&facts, &lease, &identity)?;
     tell(report_tx, |report| {
         report.source.connected = true;
         report.source.detail.clear();
@@ -170,10 +159,6 @@ fn tell(report_tx: &watch::Sender<Arc<Report>>, change: impl FnOnce(&mut Report)
     report_tx.send_modify(|report| change(Arc::make_mut(report)));
 }
 
-pub(super) fn identity(settings: &Settings, node_id: NodeId) -> Identity {
-    Identity { node_id: node_id.to_string(), node_name: settings.node_name.clone().unwrap_or_else(node_id::host_name) }
-}
-
 fn open(settings: &Settings, report_tx: &watch::Sender<Arc<Report>>, readiness: &Readiness) -> LeaseSource {
     let report_tx = report_tx.clone();
     let telling = move |trouble: &str| tell(&report_tx, |report| trouble.clone_into(&mut report.source.detail));
@@ -192,117 +177,4 @@ fn open(settings: &Settings, report_tx: &watch::Sender<Arc<Report>>, readiness: 
             LeaseSource::Kube(Box::new(source.telling(telling).available_when(ready)))
         }
     }
-}
-
-/// How the uplink is chosen, with an administrator's words in place of the options.
-pub(super) fn told_policy(policy: &UplinkPolicy, words: &Words) -> UplinkPolicy {
-    UplinkPolicy {
-        public_v4: words.public.v4.or(policy.public_v4),
-        public_v6: words.public.v6.or(policy.public_v6),
-        ..policy.clone()
-    }
-}
-
-pub(super) fn filter_choice(flavour: FilterChoice) -> Choice {
-    match flavour {
-        FilterChoice::Auto => Choice::Auto,
-        FilterChoice::Nftables => Choice::Nft,
-        FilterChoice::Iptables => Choice::Iptables,
-    }
-}
-
-/// This uplink can carry this network. `links`: all interfaces.
-pub(super) fn check_network(network: &Network, uplink: &Uplink, links: &[LinkInfo]) -> Result<(), StartError> {
-    for family in network.families() {
-        let missing = match family {
-            Family::V4 => uplink.v4.is_none() || uplink.public_v4.is_none(),
-            Family::V6 => uplink.v6.is_none() || uplink.public_v6.is_none(),
-        };
-        if missing {
-            return Err(StartError::NoAddress { family, interface: uplink.name.clone() });
-        }
-    }
-    let on_uplink: Vec<_> = links
-        .iter()
-        .filter(|link| link.index == uplink.index)
-        .flat_map(|link| link.addresses.iter().map(|address| address.net().trunc()))
-        .collect();
-    let problems = netconf::overlaps(network, &on_uplink);
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(StartError::Network { interface: uplink.name.clone(), problems: ConfigErrors(problems) })
-    }
-}
-
-/// The VXLAN devices as far as the lease tells of them; zero where there is none.
-/// `published`: what the node's last lease said.
-pub(super) fn vteps(
-    settings: &Settings,
-    network: &Network,
-    node: NodeId,
-    published: [Option<Mac>; 2],
-    remember: bool,
-) -> Result<Vteps, StartError> {
-    let Backend::Vxlan(vxlan) = &network.backend else { return Ok(Vteps::NONE) };
-    let mac = |family: Family| match network.range(family) {
-        Some(_) => {
-            let [v4, v6] = published;
-            let published = if family == Family::V4 { v4 } else { v6 };
-            vtep::choose(&settings.paths.state_dir, node, vxlan.vni, family, published, remember)
-        }
-        None => Ok(Mac::ZERO),
-    };
-    let zero_checksum_v6 = network.v6.is_some() && vtep::takes_zero_checksum(vxlan.vni)?;
-    Ok(Vteps { mac_v4: mac(Family::V4)?, mac_v6: mac(Family::V6)?, zero_checksum_v6 })
-}
-
-pub(super) fn facts(
-    settings: &Settings,
-    network: &Network,
-    uplink: Uplink,
-    vteps: Vteps,
-    subnet: Subnet,
-    nexthops: bool,
-) -> Facts {
-    Facts {
-        network: network.clone(),
-        subnet,
-        uplink,
-        mac_v4: vteps.mac_v4,
-        mac_v6: vteps.mac_v6,
-        zero_checksum_v6: vteps.zero_checksum_v6,
-        options: Options {
-            tx_checksum: settings.tx_checksum,
-            masquerade_v4: settings.filter.masquerade_v4,
-            masquerade_v6: settings.filter.masquerade_v6,
-            masquerade_exclude: settings.filter.exclude.clone(),
-            masquerade_fully_random: settings.filter.fully_random,
-            forward: settings.filter.forward_rules,
-            guard: match settings.guard {
-                GuardMode::Drop => Some(Guard::Drop),
-                GuardMode::Count => Some(Guard::Count),
-                GuardMode::Off => None,
-            },
-            blackhole: settings.ip_blackhole_route,
-            nexthops,
-            fast_path: None,
-            userspace: false,
-        },
-        pods: std::collections::BTreeMap::new(),
-        on_link: std::collections::BTreeMap::new(),
-    }
-}
-
-pub(super) fn rules(facts: &Facts, lease: &OwnLease, identity: &Identity) -> Result<Rules, StartError> {
-    let surroundings = node::surroundings(&Links::open()?.list()?, facts);
-    Ok(Rules {
-        network: facts.network.clone(),
-        own_key: lease.key.clone(),
-        own_subnet: lease.subnet,
-        own_node: identity.node_id.clone(),
-        own_macs: [facts.mac_v4, facts.mac_v6].into_iter().filter(|mac| !mac.is_zero()).collect(),
-        local_addresses: surroundings.local_addresses,
-        local_nets: surroundings.local_nets,
-    })
 }

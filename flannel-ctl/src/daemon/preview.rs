@@ -9,22 +9,20 @@ use self::learn::{Leases, learn, listed};
 use super::{
     StartError,
     datapath::{self, Outlook},
-    node, prepare, uplink, vtep,
+    facts, node, uplink, vtep,
 };
 use crate::{
     alloc::{self, Claim, Take},
-    config::{ConfigErrors, Settings, settings::FilterChoice},
+    config::{ConfigErrors, Settings},
     kernel::{
         Kernel,
-        filter::{Choice, HostFilter},
-        links::Links,
+        filter::HostFilter,
         linux::{LinuxKernel, Scope},
     },
-    model::{Backend, Family, FilterPolicy, Key, LeaseRecord, LeaseValue, Network, Object, Op, Subnet, Uplink, Via},
+    model::{Backend, Key, LeaseRecord, LeaseValue, Network, Object, Op, Subnet, Via},
     plan::{
         Facts,
-        announce::{Identity, Vteps, announce},
-        desire::desire_own,
+        announce::{Identity, announce},
     },
     reconcile::World,
     source::{
@@ -98,72 +96,24 @@ pub fn preview(settings: &Settings) -> Result<Preview, PreviewError> {
     outcome
 }
 
-/// The packet filter rules that a node of this network gets, whatever its subnet.
-pub fn filter_policy(settings: &Settings, network: &Network) -> Option<FilterPolicy> {
-    let net = |family| network.range(family).map(|range| range.min);
-    let v4 = net(Family::V4).and_then(|net| if let ipnet::IpNet::V4(net) = net { Some(net) } else { None });
-    let v6 = net(Family::V6).and_then(|net| if let ipnet::IpNet::V6(net) = net { Some(net) } else { None });
-    let nowhere = Uplink {
-        index: 0,
-        name: String::new(),
-        mtu: 0,
-        ethernet: true,
-        filtered: false,
-        v4: None,
-        v6: None,
-        public_v4: None,
-        public_v6: None,
-    };
-    let mut facts = prepare::facts(settings, network, nowhere, Vteps::NONE, Subnet::new(v4, v6)?, false);
-    facts.options.userspace = datapath::in_userspace(settings, network);
-    match desire_own(&facts).remove(&Key::Filter) {
-        Some(Object::Filter(policy)) => Some(*policy),
-        _ => None,
-    }
-}
-
-/// The uplink that `run` would choose.
-pub fn choose_uplink(settings: &Settings, network: &Network) -> Result<Uplink, StartError> {
-    uplink::find(&settings.uplink, network).map(|(uplink, _)| uplink)
-}
-
-/// Which datapath packets would take here, and why not a faster one.
-pub fn datapath(settings: &Settings, network: &Network) -> (&'static str, String) {
-    datapath::foresee(settings, network)
-}
-
-/// Whether packets would be carried in user space here.
-pub fn in_userspace(settings: &Settings, network: &Network) -> bool {
-    datapath::in_userspace(settings, network)
-}
-
-/// What makes `run` refuse this network on this node.
-pub fn check_network(network: &Network, uplink: &Uplink) -> Result<(), StartError> {
-    prepare::check_network(network, uplink, &Links::open()?.list()?)
-}
-
-pub fn filter_choice(flavour: FilterChoice) -> Choice {
-    prepare::filter_choice(flavour)
-}
-
 async fn look(settings: &Settings) -> Result<Preview, PreviewError> {
     let mut preview = Preview::default();
     let node_id = NodeId::load(&settings.paths.state_dir).map_err(StartError::from)?;
     let identity = if let Some(id) = node_id {
-        prepare::identity(settings, id)
+        facts::identity(settings, id)
     } else {
         let path = settings.paths.state_dir.join(NodeId::NAME);
         preview.add("node identity", format!("make the node identity {}", path.display()));
         preview.notes.push("the MAC of a new VXLAN device is made from the node identity, so it will differ".into());
-        Identity { node_id: String::new(), ..prepare::identity(settings, NodeId::from_bytes([0; 16])) }
+        Identity { node_id: String::new(), ..facts::identity(settings, NodeId::from_bytes([0; 16])) }
     };
     let previous = Previous::read(&settings.paths.subnet_file).map_err(StartError::from)?;
 
     let (network, leases) = learn(settings).await?;
     let words = if let Leases::Kube(survey) = &leases { survey.words } else { Words::default() };
-    let uplink = uplink::choose(&prepare::told_policy(&settings.uplink, &words), &network)?;
+    let uplink = uplink::choose(&facts::told_policy(&settings.uplink, &words), &network)?;
     let stand_in = node_id.unwrap_or(NodeId::from_bytes([0; 16]));
-    let vteps = prepare::vteps(settings, &network, stand_in, words.vteps, false)?;
+    let vteps = facts::vteps(settings, &network, stand_in, words.vteps, false)?;
     preview.vtep_macs(&settings.paths.state_dir, &network);
     let value = announce(&identity, &network, &uplink, vteps);
     let previous = Subnet::new(previous.subnet_v4, previous.subnet_v6);
@@ -175,11 +125,11 @@ async fn look(settings: &Settings) -> Result<Preview, PreviewError> {
         }
     };
 
-    let filter = HostFilter::open(prepare::filter_choice(settings.filter.flavour));
+    let filter = HostFilter::open(facts::filter_choice(settings.filter.flavour));
     let mut kernel = LinuxKernel::new(Scope::default()).map_err(StartError::from)?.with_filter(Box::new(filter));
-    let mut facts = prepare::facts(settings, &network, uplink, vteps, lease.subnet, kernel.supports_nexthops());
+    let mut facts = facts::facts(settings, &network, uplink, vteps, lease.subnet, kernel.supports_nexthops());
     facts.options.userspace = datapath::in_userspace(settings, &network);
-    let rules = prepare::rules(&facts, &lease, &identity)?;
+    let rules = facts::rules(&facts, &lease, &identity)?;
     preview.subnet_file(&settings.paths.subnet_file, &facts, settings.filter.ip_masq());
     preview.fast_path(settings, &network);
     preview.kernel(&mut kernel, World::new(facts, rules), records)?;

@@ -1,9 +1,12 @@
 //! Asks the kernel what the choice of the uplink needs to know, and chooses; at start and whenever
 //! something changed.
 
-use super::{StartError, prepare};
+use super::StartError;
 use crate::{
-    config::uplink::{Reach, RouteHints, UplinkPolicy, choose as choose_from},
+    config::{
+        ConfigErrors, netconf,
+        uplink::{Reach, RouteHints, UplinkPolicy, choose as choose_from},
+    },
     kernel::links::Links,
     model::{Family, LinkInfo, Network, Uplink},
 };
@@ -11,12 +14,12 @@ use crate::{
 /// One that can carry this network.
 pub(super) fn choose(policy: &UplinkPolicy, network: &Network) -> Result<Uplink, StartError> {
     let (uplink, links) = find(policy, network)?;
-    prepare::check_network(network, &uplink, &links)?;
+    check_network(network, &uplink, &links)?;
     Ok(uplink)
 }
 
 /// The one that the policy names, and all interfaces.
-pub(super) fn find(policy: &UplinkPolicy, network: &Network) -> Result<(Uplink, Vec<LinkInfo>), StartError> {
+pub(crate) fn find(policy: &UplinkPolicy, network: &Network) -> Result<(Uplink, Vec<LinkInfo>), StartError> {
     let mut kernel = Links::open()?;
     let families: Vec<Family> = network.families().collect();
     let reach = match policy.can_reach {
@@ -36,6 +39,30 @@ pub(super) fn find(policy: &UplinkPolicy, network: &Network) -> Result<(Uplink, 
     let mut uplink = choose_from(&links, policy, &families, routes)?;
     uplink.filtered = kernel.is_filtered_by_others(uplink.index)?;
     Ok((uplink, links))
+}
+
+/// This uplink can carry this network. `links`: all interfaces.
+pub(crate) fn check_network(network: &Network, uplink: &Uplink, links: &[LinkInfo]) -> Result<(), StartError> {
+    for family in network.families() {
+        let missing = match family {
+            Family::V4 => uplink.v4.is_none() || uplink.public_v4.is_none(),
+            Family::V6 => uplink.v6.is_none() || uplink.public_v6.is_none(),
+        };
+        if missing {
+            return Err(StartError::NoAddress { family, interface: uplink.name.clone() });
+        }
+    }
+    let on_uplink: Vec<_> = links
+        .iter()
+        .filter(|link| link.index == uplink.index)
+        .flat_map(|link| link.addresses.iter().map(|address| address.net().trunc()))
+        .collect();
+    let problems = netconf::overlaps(network, &on_uplink);
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(StartError::Network { interface: uplink.name.clone(), problems: ConfigErrors(problems) })
+    }
 }
 
 #[cfg(test)]
