@@ -1,6 +1,6 @@
 //! Making, changing and removing the tunnel devices.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::mpsc, thread, time::Duration};
 
 use nix::errno::Errno;
 
@@ -16,6 +16,7 @@ use crate::{
             link::{self, Link},
             neighbour::{self, Neighbour},
             refusal::Refusal,
+            socket::Socket,
         },
     },
     model::{Device, Family, Object, Op, Setting},
@@ -66,7 +67,7 @@ impl LinuxKernel {
         if let Some(tun) = found.take_if(|found| found.lasting_tun) {
             // The userspace datapath's, which this node had before.
             *self.device_slot(family) = None;
-            self.socket.run(link::delete(tun.index))?;
+            self.make_way(&tun)?;
         }
         if let Some(found) = found {
             let Some(present) = found.to_device(family) else {
@@ -79,7 +80,7 @@ impl LinuxKernel {
                 return self.remember(family, &wanted.name);
             }
             *self.device_slot(family) = None;
-            self.socket.run(link::delete(found.index))?;
+            self.make_way(&found)?;
         }
         if let Err(refusal) = self.create(wanted) {
             let rival = if refusal.errno == Errno::EEXIST { self.rival(wanted) } else { None };
@@ -91,6 +92,33 @@ impl LinuxKernel {
             };
         }
         self.remember(family, &wanted.name)
+    }
+
+    /// Deletes a device in whose place another comes. The kernel answers once nobody can have it in hand any more
+    /// (`netdev_run_todo`, `net/core/dev.c`, 6.18), which takes as long as the deletion itself; name, port and VNI are free
+    /// before. Packets wait for them, so we do not wait for the answer.
+    pub(super) fn make_way(&mut self, old: &Link) -> Result<(), Refusal> {
+        const LOOK: Duration = Duration::from_millis(1);
+        let index = old.index;
+        let (done_tx, done) = mpsc::channel();
+        let delete = move || {
+            let outcome = Socket::open().and_then(|mut socket| socket.run(link::delete(index)));
+            // Nobody listens any more once the device has gone.
+            drop(done_tx.send(outcome));
+        };
+        if thread::Builder::new().name("device-end".into()).spawn(delete).is_err() {
+            return self.socket.run(link::delete(index));
+        }
+        loop {
+            match done.recv_timeout(LOOK) {
+                Ok(outcome) => return outcome,
+                Err(_) if self.find_link(&old.name)?.is_none_or(|found| found.index != index) => return Ok(()),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(Refusal::new(Errno::EIO, "the thread that deletes it ended"));
+                }
+            }
+        }
     }
 
     /// Devices on one port share a socket, which takes zero checksums for all of them or for none (`vxlan_find_sock`,

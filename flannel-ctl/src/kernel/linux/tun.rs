@@ -15,7 +15,7 @@ impl LinuxKernel {
         let mut found = self.find_link(&wanted.name)?;
         if let Some(link) = found.as_ref().filter(|link| link.vxlan.is_some()) {
             *self.device_slot(family) = None;
-            self.socket.run(link::delete(link.index))?;
+            self.make_way(link)?;
             found = None;
         }
         if found.is_none() {
