@@ -35,8 +35,8 @@ pub struct EgressFlow {
     pub sent: Tuple,
     /// When the element was filled, nanoseconds of the monotonic clock.
     pub filled: u64,
-    /// Proved until then, nanoseconds of the monotonic clock.
-    pub expires: u64,
+    /// The same as [`Self::expires`] in the kernel's ticks ([`crate::Settings::tick`]), no later: proved while there are fewer.
+    pub until: u64,
     /// [`crate::Settings::epoch`] at the proof.
     pub epoch: u32,
     /// Interface index of the pod's host side.
@@ -61,6 +61,8 @@ pub struct EgressFlow {
     pub header: [u32; HEADER_WORDS],
     /// Age and use.
     pub used: Use,
+    /// Proved until then, nanoseconds of the monotonic clock.
+    pub expires: u64,
     /// The same as [`Self::filled`].
     pub filled_too: u64,
 }
@@ -90,8 +92,8 @@ pub struct IngressFlow {
     pub arriving: Tuple,
     /// As in [`EgressFlow::filled`].
     pub filled: u64,
-    /// Proved until then, nanoseconds of the monotonic clock.
-    pub expires: u64,
+    /// As in [`EgressFlow::until`].
+    pub until: u64,
     /// [`crate::Settings::epoch`] at the proof.
     pub epoch: u32,
     /// Interface index of the pod's host side.
@@ -112,6 +114,8 @@ pub struct IngressFlow {
     pub ethernet: [u16; 8],
     /// Age and use.
     pub used: Use,
+    /// Proved until then, nanoseconds of the monotonic clock.
+    pub expires: u64,
     /// The same as [`Self::filled`].
     pub filled_too: u64,
 }

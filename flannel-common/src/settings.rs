@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{Address, Mac};
 
 /// Number of the layout of all maps. Maps are pinned under it: programs of two layouts never meet.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
 
 /// Name of the array whose only element is a [`Settings`].
 pub const SETTINGS_MAP: &str = "SETTINGS";
@@ -21,6 +21,8 @@ pub struct Settings {
     /// Nanoseconds of the monotonic clock, which the daemon puts off for as long as it lives. Past it no flow is proved, none is
     /// fast, and nothing is dropped: who leased what is no longer known.
     pub deadline: u64,
+    /// How long the kernel's ticks are, in nanoseconds.
+    pub tick: u64,
     /// Flows proved in another epoch have to be proved again.
     pub epoch: u32,
     /// 0: every packet is left to the kernel path, and nothing is learned.

@@ -66,7 +66,12 @@ pub(crate) struct Pending {
     cut: u32,
     /// Why the fast path left it to the stack.
     why: Counter,
+    /// The first two words of the mark of a packet that comes here next, whose flow is not known.
+    unknown: [u32; 2],
 }
+
+/// No packet's: none is as long.
+const NOBODYS: [u32; 2] = [0, 0];
 
 /// What is in the slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,6 +95,20 @@ pub(crate) fn is_lasting(tuple: &Tuple, patience: u16) -> bool {
         let seen = if *slot & !0xff == tag { *slot & 0xff } else { 0 };
         *slot = tag | (seen + 1).min(0xff);
         seen >= u32::from(patience)
+    }
+}
+
+/// A flow begins or ends with this packet: those that were seen of its addresses and ports were another's.
+#[inline(always)]
+pub(crate) fn begin_anew(tuple: &Tuple) {
+    let hash = tuple.hash();
+    let Some(slot) = SIGHTINGS.get_ptr_mut(hash % SIGHTINGS_MAX) else { return };
+    let tag = hash & !0xff;
+    // SAFETY: as above.
+    unsafe {
+        if *slot & !0xff == tag {
+            *slot = tag;
+        }
     }
 }
 
@@ -122,7 +141,21 @@ impl Way {
             let segment = packet.segment();
             let cut = if segment == 0 { 0 } else { inner.largest(segment) };
             // SAFETY: this CPU's slot, which no other program writes while this one runs: both run in softirq.
-            unsafe { *slot = Pending { tuple, mark, interface, gateway, armed, ttl, tos, reserved: 0, cut, why } };
+            unsafe {
+                *slot = Pending {
+                    tuple,
+                    mark,
+                    interface,
+                    gateway,
+                    armed,
+                    ttl,
+                    tos,
+                    reserved: 0,
+                    cut,
+                    why,
+                    unknown: NOBODYS,
+                };
+            }
         }
     }
 
@@ -146,6 +179,30 @@ impl Way {
                 (*slot).armed = Armed::Header;
                 (*slot).why = why;
             }
+        }
+    }
+
+    /// There is no flow of the packet with this header, which comes back here before long: nobody needs to look again.
+    #[inline(always)]
+    pub(crate) fn found_nothing(self, header: [u32; 2]) {
+        if let Some(slot) = self.pending() {
+            // SAFETY: as above.
+            unsafe { (*slot).unknown = header };
+        }
+    }
+
+    /// Has somebody just found nothing for this header? Forgets it. Another packet may have the same header: whoever asks
+    /// must be right either way.
+    #[inline(always)]
+    pub(crate) fn is_nothing(self, header: [u32; 2]) -> bool {
+        let Some(slot) = self.pending() else { return false };
+        // SAFETY: as above.
+        unsafe {
+            let same = (*slot).unknown[0] == header[0] && (*slot).unknown[1] == header[1];
+            if same {
+                (*slot).unknown = NOBODYS;
+            }
+            same
         }
     }
 

@@ -1,7 +1,5 @@
 //! The packet under way: reading its headers, making and taking room, writing.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::{
     bindings::{
         __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_MASK, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_CSUM_LEVEL_QUERY,
@@ -11,7 +9,7 @@ use aya_ebpf::{
     },
     helpers::generated::{
         bpf_csum_level, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room,
-        bpf_skb_load_bytes, bpf_skb_store_bytes,
+        bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
@@ -21,11 +19,8 @@ use flannel_ebpf::{
     inner::{ETHERNET, TRANSPORT_WORDS},
 };
 
-/// An Ethernet frame with an IP header of `IP` words and the start of its transport header, so padded that words are
-/// aligned.
-#[repr(C)]
+/// An Ethernet frame with an IP header of `IP` words and the start of its transport header.
 pub(crate) struct Frame<const IP: usize> {
-    padding: u16,
     /// Destination, source, type; as they lie in memory.
     pub(crate) ethernet: [u16; 7],
     pub(crate) ip: [u32; IP],
@@ -33,16 +28,12 @@ pub(crate) struct Frame<const IP: usize> {
 }
 
 /// An Ethernet frame with an IP header of `IP` words, UDP and VXLAN.
-#[repr(C)]
 pub(crate) struct Tunnel<const IP: usize> {
-    padding: u16,
     pub(crate) ethernet: [u16; 7],
     pub(crate) ip: [u32; IP],
     pub(crate) udp_vxlan: [u32; 4],
 }
 
-/// Padding before the frame in both.
-const PADDING: usize = 2;
 /// TCP's fixed header; UDP's.
 const TRANSPORTS: (u32, u32) = (20, 8);
 
@@ -121,30 +112,32 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn frame<const IP: usize>(self, offset: u32) -> Option<Frame<IP>> {
         let (long, short) = (Self::ip_end(IP) + TRANSPORTS.0, Self::ip_end(IP) + TRANSPORTS.1);
-        let mut frame = MaybeUninit::<Frame<IP>>::uninit();
-        let start = frame.as_mut_ptr();
         if self.length() >= offset + long {
-            self.load(offset, start.cast(), long)?;
-        } else {
-            // SAFETY: inside of the frame, which is ours.
-            unsafe {
-                (*start).transport[2] = 0;
-                (*start).transport[3] = 0;
-                (*start).transport[4] = 0;
-            }
-            self.load(offset, start.cast(), short)?;
+            let start = self.reach(offset + long)? + offset as usize;
+            return Some(Frame {
+                ethernet: Self::halves(start),
+                ip: Self::words(start + ETHERNET as usize),
+                transport: Self::words(start + Self::ip_end(IP) as usize),
+            });
         }
-        // SAFETY: all but the padding was written, and nobody reads that.
-        Some(unsafe { frame.assume_init() })
+        let start = self.reach(offset + short)? + offset as usize;
+        let [first, second] = Self::words(start + Self::ip_end(IP) as usize);
+        Some(Frame {
+            ethernet: Self::halves(start),
+            ip: Self::words(start + ETHERNET as usize),
+            transport: [first, second, 0, 0, 0],
+        })
     }
 
     /// The outer headers.
     #[inline(always)]
     pub(crate) fn tunnel<const IP: usize>(self) -> Option<Tunnel<IP>> {
-        let mut tunnel = MaybeUninit::<Tunnel<IP>>::uninit();
-        self.load(0, tunnel.as_mut_ptr().cast(), Self::ip_end(IP) + 16)?;
-        // SAFETY: as above.
-        Some(unsafe { tunnel.assume_init() })
+        let start = self.reach(Self::ip_end(IP) + 16)?;
+        Some(Tunnel {
+            ethernet: Self::halves(start),
+            ip: Self::words(start + ETHERNET as usize),
+            udp_vxlan: Self::words(start + Self::ip_end(IP) as usize),
+        })
     }
 
     #[inline(always)]
@@ -153,12 +146,37 @@ impl Packet {
         ETHERNET + 4 * words as u32
     }
 
-    /// Copies octets to behind the padding of what `to` points to, which has room for them.
+    /// Where its octets are, so many of them in one piece; not if there are fewer. Good until a helper changes the packet.
     #[inline(always)]
-    fn load(self, offset: u32, to: *mut u8, length: u32) -> Option<()> {
-        // SAFETY: the callers pass structures that are PADDING octets longer at least.
-        let outcome = unsafe { bpf_skb_load_bytes(self.0.cast(), offset, to.add(PADDING).cast(), length) };
-        (outcome == 0).then_some(())
+    fn reach(self, octets: u32) -> Option<usize> {
+        // SAFETY: see length.
+        unsafe {
+            let start = (*self.0).data as usize;
+            if start + octets as usize <= (*self.0).data_end as usize {
+                return Some(start);
+            }
+            // Headers that lie in several pieces: the stack puts them together too.
+            if bpf_skb_pull_data(self.0, octets) != 0 {
+                return None;
+            }
+            let start = (*self.0).data as usize;
+            (start + octets as usize <= (*self.0).data_end as usize).then_some(start)
+        }
+    }
+
+    /// Words of the packet from an address on. The kernel loads the program only if they were reached before, and where its
+    /// machine cannot read words from odd addresses, IP headers lie at even ones.
+    #[inline(always)]
+    fn words<const COUNT: usize>(address: usize) -> [u32; COUNT] {
+        // SAFETY: the verifier sees to it.
+        unsafe { *(address as *const [u32; COUNT]) }
+    }
+
+    /// The same of the Ethernet header.
+    #[inline(always)]
+    fn halves(address: usize) -> [u16; 7] {
+        // SAFETY: as above.
+        unsafe { *(address as *const [u16; 7]) }
     }
 
     /// Makes room for outer headers between Ethernet and IP. On refusal nothing has changed.
@@ -224,6 +242,9 @@ impl Packet {
         if !from.source.is_v4() {
             self.words_changed(&from.source.0, &to.source.0);
             self.words_changed(&from.destination.0, &to.destination.0);
+        }
+        if from.source_port == to.source_port && from.destination_port == to.destination_port {
+            return Ok(());
         }
         self.replace(checksum, u32::from(from.source_port), u32::from(to.source_port), zero | 2)?;
         self.replace(checksum, u32::from(from.destination_port), u32::from(to.destination_port), zero | 2)?;

@@ -59,10 +59,10 @@ fn known(site: &mut Site, net: &Net) {
     site.prove(net, &sent, &sent);
     let (answers, deadline) = (sent.reversed().tuple(), 1);
     let mut egress = site.trial.egress(sent.tuple()).unwrap().unwrap();
-    egress.expires = deadline;
+    (egress.expires, egress.until) = (deadline, 1);
     site.trial.put_egress(sent.tuple(), egress).unwrap();
     let mut ingress = site.trial.ingress(answers).unwrap().unwrap();
-    ingress.expires = deadline;
+    (ingress.expires, ingress.until) = (deadline, 1);
     site.trial.put_ingress(answers, ingress).unwrap();
     site.set(over);
 }

@@ -199,6 +199,7 @@ pub(crate) fn settings() -> Settings {
         validity: 3_600_000_000_000,
         memory: 3_600_000_000_000,
         deadline: u64::MAX,
+        tick: 10_000_000,
         epoch: 7,
         enabled: 1,
         vni: 1,

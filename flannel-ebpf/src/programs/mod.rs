@@ -17,7 +17,7 @@ mod vtep_ingress;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::generated::bpf_ktime_get_ns,
+    helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns},
     macros::classifier,
     programs::TcContext,
 };
@@ -137,6 +137,13 @@ fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
+/// The kernel's ticks since it started: read in an instruction, where the clock takes a call.
+#[inline(always)]
+fn ticks() -> u64 {
+    // SAFETY: takes nothing.
+    unsafe { bpf_jiffies64() }
+}
+
 /// Nobody keeps up to date what the programs know: what they would repeat may be of another time. No proof outlasts this, so
 /// the fast path itself need not ask.
 #[inline(always)]
@@ -148,6 +155,12 @@ fn is_deserted(settings: &Settings, now: u64) -> bool {
 #[inline(always)]
 fn expiry(settings: &Settings, now: u64) -> u64 {
     (now + settings.validity).min(settings.deadline)
+}
+
+/// The tick from which on that is over: at a time `expiry`, as seen at the time `now`.
+#[inline(always)]
+fn until(settings: &Settings, expiry: u64, now: u64) -> u64 {
+    ticks() + expiry.saturating_sub(now).checked_div(settings.tick).unwrap_or(0)
 }
 
 /// A packet that is cut into datagrams later. Stripped by a program it still counts as a tunnel packet to the kernel

@@ -3,7 +3,7 @@
 use flannel_common::{Counter, FamilySettings, IngressFlow, Settings, Use, state};
 use flannel_ebpf::inner::{self, ETHERNET, IPV4, IPV6, Inner, Mark};
 
-use super::{Lesson, are_datagrams_in_one_piece, expiry, is_deserted, now, within_rate};
+use super::{Lesson, are_datagrams_in_one_piece, expiry, is_deserted, now, until, within_rate};
 use crate::{
     maps::{Pending, Way, ingress_flow, insert_ingress, pair_egress, peer_of, pod, settings},
     packet::{Frame, Packet},
@@ -97,6 +97,7 @@ fn prove(
             flow.state = state;
             flow.epoch = settings.epoch;
             flow.expires = expiry(settings, now);
+            flow.until = until(settings, flow.expires, now);
             Way::Ingress.tunnelled(why);
             return Ok(Some(Counter::LearnedIngress));
         }
@@ -106,11 +107,13 @@ fn prove(
     } else {
         within_rate(pod, Way::Ingress, settings, now)?;
     }
+    let expires = expiry(settings, now);
     let flow = IngressFlow {
         arriving: *wire,
         filled: now,
         filled_too: now,
-        expires: expiry(settings, now),
+        expires,
+        until: until(settings, expires, now),
         epoch: settings.epoch,
         pod: interface,
         mtu,

@@ -8,9 +8,9 @@ use flannel_ebpf::{
     outer,
 };
 
-use super::{Decision, is_deserted, lost, now};
+use super::{Decision, is_deserted, lost, now, ticks};
 use crate::{
-    maps::{Way, egress_flow, forget_egress, is_lasting, is_still, now_in},
+    maps::{Way, begin_anew, egress_flow, forget_egress, is_lasting, is_still, now_in},
     packet::{Frame, Packet},
 };
 
@@ -62,6 +62,7 @@ pub(super) fn decide(packet: Packet, settings: &Settings) -> Result<Decision, De
 fn decline(packet: Packet, why: Decline) -> Counter {
     if let Decline::Control(tuple) = &why {
         forget_egress(tuple, packet.interface());
+        begin_anew(tuple);
     }
     why.egress()
 }
@@ -73,6 +74,14 @@ fn passed(header: [u32; 2], why: Counter) -> Decision {
     why.into()
 }
 
+/// What the stack is to do with a packet that may not take the fast path now.
+enum Stay {
+    /// Prove its flow.
+    Unproved(Counter),
+    /// Nothing else than with any other.
+    Passed(Counter),
+}
+
 /// The packet's flow, if it may take the fast path now. If not, the packet is remembered on its way into the stack.
 #[inline(always)]
 fn known<'a>(
@@ -82,48 +91,61 @@ fn known<'a>(
     ethernet: &[u16; 7],
     inner: &Inner,
 ) -> Result<(&'a mut EgressFlow, u64), Decision> {
-    let unproved = |counter: Counter| {
-        Way::Egress.entered(packet, ethernet, inner, counter);
-        Decision::from(counter)
-    };
-    let Some(flow) = egress_flow(&inner.tuple) else {
-        if is_lasting(&inner.tuple, settings.patience) {
-            return Err(unproved(Counter::EgressUnknown));
+    ready(packet, settings, family, ethernet, inner).map_err(|stay| match stay {
+        Stay::Unproved(why) => {
+            Way::Egress.entered(packet, ethernet, inner, why);
+            why.into()
         }
-        return Err(passed([inner.mark.0[0], inner.mark.0[1]], Counter::EgressUnknown));
+        Stay::Passed(why) => passed([inner.mark.0[0], inner.mark.0[1]], why),
+    })
+}
+
+#[inline(always)]
+fn ready<'a>(
+    packet: Packet,
+    settings: &Settings,
+    family: &FamilySettings,
+    ethernet: &[u16; 7],
+    inner: &Inner,
+) -> Result<(&'a mut EgressFlow, u64), Stay> {
+    let Some(flow) = egress_flow(&inner.tuple) else {
+        let why = Counter::EgressUnknown;
+        let lasting = is_lasting(&inner.tuple, settings.patience);
+        return Err(if lasting { Stay::Unproved(why) } else { Stay::Passed(why) });
     };
     // SAFETY: the memory lives as long as the map. It may become another flow's meanwhile, which `is_still` tells in the
     // end. Only counts are written, which may be lost.
     let flow = unsafe { &mut *flow };
     let filled = now_in(&raw const flow.filled);
     if flow.pod != packet.interface() {
-        return Err(unproved(Counter::EgressMoved));
+        return Err(Stay::Unproved(Counter::EgressMoved));
     }
-    let now = now();
-    if flow.epoch != settings.epoch || flow.expires < now {
-        if is_deserted(settings, now) {
-            return Err(passed([inner.mark.0[0], inner.mark.0[1]], Counter::EgressDeserted));
-        }
-        return Err(unproved(Counter::EgressExpired));
+    if flow.epoch != settings.epoch || flow.until <= ticks() {
+        let deserted = is_deserted(settings, now());
+        return Err(if deserted {
+            Stay::Passed(Counter::EgressDeserted)
+        } else {
+            Stay::Unproved(Counter::EgressExpired)
+        });
     }
     if flow.state & state::PAIRED == 0 {
-        return Err(unproved(Counter::EgressUnpaired));
+        return Err(Stay::Unproved(Counter::EgressUnpaired));
     }
     // What the stack decided holds for packets like those that it saw.
     if u16::from(inner.dscp()) != flow.dscp {
-        return Err(unproved(Counter::EgressDscp));
+        return Err(Stay::Unproved(Counter::EgressDscp));
     }
     let [first, second, third] = flow.gateway;
     if ethernet[0] != first || ethernet[1] != second || ethernet[2] != third {
-        return Err(unproved(Counter::EgressGateway));
+        return Err(Stay::Unproved(Counter::EgressGateway));
     }
     let largest = inner.largest(packet.segment());
     // The outer lengths of what is cut later count all of it, in sixteen bits.
     if largest > flow.largest || inner.total > 0xffff - outer::ROOM_V6 {
         if largest > family.mtu || inner.total > 0xffff - outer::ROOM_V6 {
-            return Err(passed([inner.mark.0[0], inner.mark.0[1]], Counter::EgressTooBig));
+            return Err(Stay::Passed(Counter::EgressTooBig));
         }
-        return Err(unproved(Counter::EgressLarger));
+        return Err(Stay::Unproved(Counter::EgressLarger));
     }
     Ok((flow, filled))
 }

@@ -8,7 +8,7 @@ use flannel_ebpf::{
     outer::{self, Outer},
 };
 
-use super::{Lesson, expiry, is_deserted, now, within_rate};
+use super::{Lesson, expiry, is_deserted, now, until, within_rate};
 use crate::{
     maps::{Pending, Way, egress_draft, egress_flow, insert_egress, pair_ingress, peer_of, pod, settings},
     packet::{Frame, Packet},
@@ -204,6 +204,7 @@ fn prove(packet: Packet, settings: &Settings, pending: &Pending, inner: &Inner, 
             flow.state = state;
             flow.epoch = settings.epoch;
             flow.expires = expiry(settings, now);
+            flow.until = until(settings, flow.expires, now);
             return Ok(Some(Counter::LearnedEgress));
         }
         used.created = flow.used.created;
@@ -216,6 +217,7 @@ fn prove(packet: Packet, settings: &Settings, pending: &Pending, inner: &Inner, 
     draft.filled = now;
     draft.filled_too = now;
     draft.expires = expiry(settings, now);
+    draft.until = until(settings, draft.expires, now);
     draft.epoch = settings.epoch;
     draft.pod = interface;
     draft.uplink = packet.interface();

@@ -7,9 +7,9 @@ use flannel_ebpf::{
     outer::{self, NotPlain, Outer},
 };
 
-use super::{Decision, are_datagrams_in_one_piece, is_deserted, lost, now};
+use super::{Decision, are_datagrams_in_one_piece, is_deserted, lost, now, ticks};
 use crate::{
-    maps::{forget_ingress, ingress_flow, is_still, now_in, peer_of},
+    maps::{Way, forget_ingress, ingress_flow, is_still, now_in, peer_of},
     packet::{Frame, Packet, Tunnel},
 };
 
@@ -114,7 +114,10 @@ fn verified(packet: Packet, outer: &Outer, inner: &Inner) -> Result<(), Decision
         return Err(match ingress_flow(&inner.tuple) {
             // SAFETY: the memory lives as long as the map.
             Some(flow) => left(unsafe { &mut *flow }, Counter::IngressChecksum),
-            None => Counter::IngressChecksum.into(),
+            None => {
+                Way::Ingress.found_nothing([inner.mark.0[0], inner.mark.0[1]]);
+                Counter::IngressChecksum.into()
+            }
         });
     }
     Ok(())
@@ -152,6 +155,7 @@ fn known<'a>(
     inner: &Inner,
 ) -> Result<(&'a mut IngressFlow, u64), Decision> {
     let Some(flow) = ingress_flow(&inner.tuple) else {
+        Way::Ingress.found_nothing([inner.mark.0[0], inner.mark.0[1]]);
         return Err(unknown(settings, family, outer, inner));
     };
     // SAFETY: the memory lives as long as the map. It may become another flow's meanwhile, which `is_still` tells in the
@@ -161,9 +165,8 @@ fn known<'a>(
     if flow.outer != outer.source {
         return Err(unknown(settings, family, outer, inner));
     }
-    let now = now();
-    if flow.epoch != settings.epoch || flow.expires < now {
-        let deserted = is_deserted(settings, now);
+    if flow.epoch != settings.epoch || flow.until <= ticks() {
+        let deserted = is_deserted(settings, now());
         return Err(if deserted { Counter::IngressDeserted } else { Counter::IngressExpired }.into());
     }
     if flow.state & state::PAIRED == 0 {

@@ -1,10 +1,10 @@
 //! A packet comes out of the VXLAN device: from here to the pod's interface everything runs in one softirq.
 
 use flannel_common::Counter;
-use flannel_ebpf::inner::{self, ETHERNET, IPV4, IPV6, Mark};
+use flannel_ebpf::inner::{self, Decline, ETHERNET, IPV4, IPV6, Mark};
 
 use crate::{
-    maps::{Way, ingress_flow, is_lasting, settings},
+    maps::{Way, begin_anew, ingress_flow, is_lasting, settings},
     packet::{Frame, Packet},
 };
 
@@ -23,12 +23,21 @@ pub(super) fn remember(packet: Packet) -> Option<()> {
         }
         _ => return None,
     };
-    let inner = inner.map_err(|why| Way::Ingress.passed(header, why.ingress())).ok()?;
+    let inner = inner.map_err(|why| declined(header, &why)).ok()?;
+    let known = !Way::Ingress.is_nothing(header) && ingress_flow(&inner.tuple).is_some();
     // What the fast path had against it is seen where it is delivered.
-    if ingress_flow(&inner.tuple).is_some() || is_lasting(&inner.tuple, settings.patience) {
+    if known || is_lasting(&inner.tuple, settings.patience) {
         Way::Ingress.entered(packet, &ethernet, &inner, Counter::IngressUnknown);
     } else {
         Way::Ingress.passed(header, Counter::IngressUnknown);
     }
     Some(())
+}
+
+#[inline(always)]
+fn declined(header: [u32; 2], why: &Decline) {
+    if let Decline::Control(tuple) = why {
+        begin_anew(tuple);
+    }
+    Way::Ingress.passed(header, why.ingress());
 }

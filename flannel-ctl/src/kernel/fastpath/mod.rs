@@ -315,6 +315,7 @@ fn encode(policy: &FastPathPolicy) -> Result<Settings, FastPathError> {
         validity: nanoseconds(policy.validity),
         memory: MEMORY,
         deadline: deadline(clock::monotonic()),
+        tick: clock::tick(),
         epoch: 0,
         enabled: policy.enabled.into(),
         vni: policy.vni,
