@@ -16,6 +16,8 @@ mod maps;
 mod packet;
 #[cfg(target_arch = "bpf")]
 mod programs;
+#[cfg(target_arch = "bpf")]
+mod sightings;
 
 /// Declared to the kernel: helpers reserved to GPL-compatible programs are refused without it.
 #[cfg(target_arch = "bpf")]

@@ -1,4 +1,4 @@
-//! Every map, in BTF form, and the only code that touches their slots.
+//! Every map but that of [`crate::sightings`], in BTF form, and the only code that touches their slots.
 
 use aya_ebpf::{
     bindings::BPF_ANY,
@@ -16,8 +16,6 @@ use crate::packet::Packet;
 const FLOWS: usize = 65_536;
 const PEERS_MAX: usize = 16_384;
 const PODS_MAX: usize = 1_024;
-/// Slots, a power of two.
-const SIGHTINGS_MAX: u32 = 8_192;
 
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
@@ -37,10 +35,6 @@ static INGRESS: LruHashMap<Tuple, IngressFlow, FLOWS> = LruHashMap::new();
 static PENDING_EGRESS: PerCpuArray<Pending, 1> = PerCpuArray::new();
 #[btf_map]
 static PENDING_INGRESS: PerCpuArray<Pending, 1> = PerCpuArray::new();
-/// How often unknown flows have been seen lately on this CPU, by a hash of their tuple: the hash's upper 24 bits, and
-/// the count. Two flows that share a slot push each other out; then both are learned later.
-#[btf_map]
-static SIGHTINGS: PerCpuArray<u32, { SIGHTINGS_MAX as usize }> = PerCpuArray::new();
 /// The least that kernels of all page sizes take, as long as nobody traces.
 #[btf_map]
 pub(crate) static TRACE: RingBuf<(), 65_536> = RingBuf::new();
@@ -66,11 +60,13 @@ pub(crate) struct Pending {
     cut: u32,
     /// Why the fast path left it to the stack.
     why: Counter,
-    /// The first two words of the mark of a packet that comes here next, whose flow is not known.
-    unknown: [u32; 2],
+    /// The first two words of the mark of a packet that comes here next and has been looked at already.
+    announced: [u32; 2],
+    /// What there is to say of it.
+    because: Counter,
 }
 
-/// No packet's: none is as long.
+/// No packet's: none is as short.
 const NOBODYS: [u32; 2] = [0, 0];
 
 /// What is in the slot.
@@ -82,34 +78,6 @@ enum Armed {
     Flow,
     /// A packet that is only counted; of its mark, the first two words.
     Header,
-}
-
-/// Has the unknown flow been seen more often than `patience` lately? Counts this time as one.
-#[inline(always)]
-pub(crate) fn is_lasting(tuple: &Tuple, patience: u16) -> bool {
-    let hash = tuple.hash();
-    let Some(slot) = SIGHTINGS.get_ptr_mut(hash % SIGHTINGS_MAX) else { return false };
-    let tag = hash & !0xff;
-    // SAFETY: this CPU's slot, which no other program writes while this one runs: both run in softirq.
-    unsafe {
-        let seen = if *slot & !0xff == tag { *slot & 0xff } else { 0 };
-        *slot = tag | (seen + 1).min(0xff);
-        seen >= u32::from(patience)
-    }
-}
-
-/// A flow begins or ends with this packet: those that were seen of its addresses and ports were another's.
-#[inline(always)]
-pub(crate) fn begin_anew(tuple: &Tuple) {
-    let hash = tuple.hash();
-    let Some(slot) = SIGHTINGS.get_ptr_mut(hash % SIGHTINGS_MAX) else { return };
-    let tag = hash & !0xff;
-    // SAFETY: as above.
-    unsafe {
-        if *slot & !0xff == tag {
-            *slot = tag;
-        }
-    }
 }
 
 /// Which way a packet goes through the host's stack.
@@ -153,7 +121,8 @@ impl Way {
                     reserved: 0,
                     cut,
                     why,
-                    unknown: NOBODYS,
+                    announced: NOBODYS,
+                    because: why,
                 };
             }
         }
@@ -182,28 +151,34 @@ impl Way {
         }
     }
 
-    /// There is no flow of the packet with this header, which comes back here before long: nobody needs to look again.
+    /// The packet with this header comes here next, and there is nothing to learn from it: nobody needs to look at it again.
     #[inline(always)]
-    pub(crate) fn found_nothing(self, header: [u32; 2]) {
+    pub(crate) fn announce(self, header: [u32; 2], because: Counter) {
         if let Some(slot) = self.pending() {
             // SAFETY: as above.
-            unsafe { (*slot).unknown = header };
+            unsafe {
+                (*slot).announced[0] = header[0];
+                (*slot).announced[1] = header[1];
+                (*slot).because = because;
+            }
         }
     }
 
-    /// Has somebody just found nothing for this header? Forgets it. Another packet may have the same header: whoever asks
-    /// must be right either way.
+    /// Remembers a packet with this header as `passed` if it has been announced. Others may have the same header: then one is
+    /// learned from a little later.
     #[inline(always)]
-    pub(crate) fn is_nothing(self, header: [u32; 2]) -> bool {
+    pub(crate) fn passed_as_announced(self, header: [u32; 2]) -> bool {
         let Some(slot) = self.pending() else { return false };
         // SAFETY: as above.
         unsafe {
-            let same = (*slot).unknown[0] == header[0] && (*slot).unknown[1] == header[1];
-            if same {
-                (*slot).unknown = NOBODYS;
+            if (*slot).announced[0] != header[0] || (*slot).announced[1] != header[1] {
+                return false;
             }
-            same
+            (*slot).announced[0] = NOBODYS[0];
+            (*slot).announced[1] = NOBODYS[1];
+            self.passed(header, (*slot).because);
         }
+        true
     }
 
     /// The kernel path carried a pod's packet through the tunnel.

@@ -99,6 +99,28 @@ fn udp_vxlan(outer: Outer, rest: &[u32; 4], port: u16, length: u32, lengths_fit:
     Ok(outer)
 }
 
+/// The network identifier of what this node itself sends: that much is enough to count a packet that its kernel has made.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a BPF-to-BPF call costs stack that the programs do not have")]
+pub fn network_ipv4(ip: &[u32; 5], rest: &[u32; 4], port: u16) -> Option<u32> {
+    network(u32::from_be(ip[2]) >> 16 & 0xff, rest, port)
+}
+
+/// The same over IPv6.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a BPF-to-BPF call costs stack that the programs do not have")]
+pub fn network_ipv6(ip: &[u32; 10], rest: &[u32; 4], port: u16) -> Option<u32> {
+    network(u32::from_be(ip[1]) >> 8 & 0xff, rest, port)
+}
+
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a BPF-to-BPF call costs stack that the programs do not have")]
+fn network(protocol: u32, rest: &[u32; 4], port: u16) -> Option<u32> {
+    let [_, _, high, low] = rest[0].to_ne_bytes();
+    (protocol == 17 && u16::from_ne_bytes([high, low]) == port && u32::from_be(rest[2]) == PLAIN)
+        .then(|| u32::from_be(rest[3]) >> 8)
+}
+
 /// UDP source port for a flow hash, host byte order: the recipe of `udp_flow_src_port`
 /// (`include/net/udp.h`, 6.18).
 #[inline(always)]

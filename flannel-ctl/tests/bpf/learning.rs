@@ -291,29 +291,6 @@ fn a_proof_renews_and_another_way_through_the_host_replaces() {
 }
 
 #[test]
-fn a_flow_that_is_over_soon_is_not_learned() {
-    if skipped(&[]) {
-        return;
-    }
-    let mut site = Site::new();
-    for (net, port) in [(net(true), 40_001), (net(false), 40_002)] {
-        site.set(|settings| settings.patience = 3);
-        // A port of its own: how often a flow was seen outlives the other cases.
-        let sent = Inner::new(net.pod, net.far_pod, UDP).translated(net.pod, net.far_pod, (port, 53));
-        let answer = delivered(&sent.reversed());
-        for packet in 0..3 {
-            site.prove_egress(&sent, &sent, &net.outward());
-            site.prove_ingress(&sent.reversed(), &answer, &net.inward());
-            assert!(site.trial.egress(sent.tuple()).unwrap().is_none(), "after {packet} packets before it");
-        }
-        site.prove_egress(&sent, &sent, &net.outward());
-        site.prove_ingress(&sent.reversed(), &answer, &net.inward());
-        let flow = site.trial.egress(sent.tuple()).unwrap().expect("the fourth packet is learned from");
-        assert_eq!(flow.state & state::PAIRED, state::PAIRED, "so is the fourth answer");
-    }
-}
-
-#[test]
 fn one_pod_learns_no_more_than_its_share_in_a_second() {
     if skipped(&[]) {
         return;

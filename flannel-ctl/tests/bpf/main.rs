@@ -12,6 +12,7 @@ mod ingress;
 mod instructions;
 mod kernel;
 mod learning;
+mod patience;
 mod races;
 mod scale;
 mod site;

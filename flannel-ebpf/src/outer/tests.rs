@@ -81,3 +81,14 @@ fn source_ports_stay_in_their_range() {
         }
     }
 }
+
+#[test]
+fn what_this_node_sends_is_known_by_its_port_and_says_its_network() {
+    let networks =
+        |rest: &[u32; 4], port| [network_ipv4(&header_v4(), rest, port), network_ipv6(&header_v6(), rest, port)];
+    assert_eq!(networks(&REST, PORT), [Some(1); 2]);
+    assert_eq!(networks(&REST, 4789_u16.to_be()), [None; 2]);
+    let mut rest = REST;
+    rest[2] |= 0x8000_0000_u32.to_be();
+    assert_eq!(networks(&rest, PORT), [None; 2], "group policy");
+}

@@ -10,8 +10,9 @@ use flannel_ebpf::{
 
 use super::{Decision, is_deserted, lost, now, ticks};
 use crate::{
-    maps::{Way, begin_anew, egress_flow, forget_egress, is_lasting, is_still, now_in},
+    maps::{Way, egress_flow, forget_egress, is_still, now_in},
     packet::{Frame, Packet},
+    sightings::{begin_anew, is_lasting},
 };
 
 /// The headers that go before an IPv4 packet, and its own.

@@ -29,10 +29,11 @@ pub(super) fn learn(packet: Packet) -> Lesson {
 
 /// A packet that is none to learn from: counted if it is in our tunnel now.
 #[inline(always)]
-fn only_count(settings: &Settings, pending: &Pending, outer: &Outer, header: [u32; 2]) {
-    if outer.vni == settings.vni && pending.had(header) {
+fn only_count(settings: &Settings, pending: &Pending, network: Option<u32>, header: [u32; 2]) -> Lesson {
+    if network == Some(settings.vni) && pending.had(header) {
         Way::Egress.tunnelled(pending.why());
     }
+    Ok(None)
 }
 
 #[inline(always)]
@@ -40,13 +41,14 @@ fn v4(packet: Packet, settings: &Settings, pending: &Pending, flow: bool) -> Les
     let family = &settings.v4;
     let length = packet.length().wrapping_sub(ETHERNET);
     let Some(tunnel) = packet.tunnel::<5>() else { return Ok(None) };
+    if !flow {
+        let Some(frame) = packet.frame::<5>(outer::ROOM_V4) else { return Ok(None) };
+        let network = outer::network_ipv4(&tunnel.ip, &tunnel.udp_vxlan, settings.port);
+        return only_count(settings, pending, network, Mark::of_ipv4(&frame.ip, length.wrapping_sub(outer::ROOM_V4)));
+    }
     let Ok(outer) = outer::ipv4(&tunnel.ip, &tunnel.udp_vxlan, settings.port, length) else { return Ok(None) };
     let frame: Frame<5> = packet.frame(outer::ROOM_V4).ok_or(Counter::LearnOther)?;
     let length = length.wrapping_sub(outer::ROOM_V4);
-    if !flow {
-        only_count(settings, pending, &outer, Mark::of_ipv4(&frame.ip, length));
-        return Ok(None);
-    }
     let inner = inner::ipv4(&frame.ip, &frame.transport, length).map_err(|_| Counter::LearnOther)?;
     same(packet, settings, family, pending, &outer, &inner)?;
 
@@ -76,13 +78,14 @@ fn v6(packet: Packet, settings: &Settings, pending: &Pending, flow: bool) -> Les
     let family = &settings.v6;
     let length = packet.length().wrapping_sub(ETHERNET);
     let Some(tunnel) = packet.tunnel::<10>() else { return Ok(None) };
+    if !flow {
+        let Some(frame) = packet.frame::<10>(outer::ROOM_V6) else { return Ok(None) };
+        let network = outer::network_ipv6(&tunnel.ip, &tunnel.udp_vxlan, settings.port);
+        return only_count(settings, pending, network, Mark::of_ipv6(&frame.ip, length.wrapping_sub(outer::ROOM_V6)));
+    }
     let Ok(outer) = outer::ipv6(&tunnel.ip, &tunnel.udp_vxlan, settings.port, length) else { return Ok(None) };
     let frame: Frame<10> = packet.frame(outer::ROOM_V6).ok_or(Counter::LearnOther)?;
     let length = length.wrapping_sub(outer::ROOM_V6);
-    if !flow {
-        only_count(settings, pending, &outer, Mark::of_ipv6(&frame.ip, length));
-        return Ok(None);
-    }
     let inner = inner::ipv6(&frame.ip, &frame.transport, length).map_err(|_| Counter::LearnOther)?;
     let peer = same(packet, settings, family, pending, &outer, &inner)?;
     // The kernel's packets have a checksum, which we cannot make; over IPv6, only peers that say so take one of zero.

@@ -11,6 +11,7 @@ use super::{Decision, are_datagrams_in_one_piece, is_deserted, lost, now, ticks}
 use crate::{
     maps::{Way, forget_ingress, ingress_flow, is_still, now_in, peer_of},
     packet::{Frame, Packet, Tunnel},
+    sightings::is_lasting,
 };
 
 /// The headers that the pod gets, padded so that words are aligned.
@@ -41,7 +42,7 @@ fn v4(packet: Packet, settings: &Settings) -> Result<Decision, Decision> {
     check_frame(&frame.ethernet, family, IPV4)?;
     let inner =
         inner::ipv4(&frame.ip, &frame.transport, length.wrapping_sub(INNER)).map_err(|why| decline(&outer, why))?;
-    verified(packet, &outer, &inner)?;
+    verified(packet, settings, &outer, &inner)?;
     let (flow, filled) = known(packet, settings, family, &outer, &inner)?;
     let Some(tos) = ecn::decapsulate(outer.tos, inner.tos) else { return Err(left(flow, Counter::IngressEcn)) };
     let headers =
@@ -63,7 +64,7 @@ fn v6(packet: Packet, settings: &Settings) -> Result<Decision, Decision> {
     check_frame(&frame.ethernet, family, IPV6)?;
     let inner =
         inner::ipv6(&frame.ip, &frame.transport, length.wrapping_sub(INNER)).map_err(|why| decline(&outer, why))?;
-    verified(packet, &outer, &inner)?;
+    verified(packet, settings, &outer, &inner)?;
     let (flow, filled) = known(packet, settings, family, &outer, &inner)?;
     let Some(tos) = ecn::decapsulate(outer.tos, inner.tos) else { return Err(left(flow, Counter::IngressEcn)) };
     let headers =
@@ -109,18 +110,26 @@ fn for_us(packet: Packet, settings: &Settings, family: &FamilySettings, outer: &
 /// A checksum has to be right: it is if the interface or the kernel's receive offload has checked it already. Asked when
 /// the inner headers have been read: what ends a flow ends it at once, whoever verifies the packet.
 #[inline(always)]
-fn verified(packet: Packet, outer: &Outer, inner: &Inner) -> Result<(), Decision> {
+fn verified(packet: Packet, settings: &Settings, outer: &Outer, inner: &Inner) -> Result<(), Decision> {
     if outer.checksummed && !packet.checksum_is_known_right() {
         return Err(match ingress_flow(&inner.tuple) {
             // SAFETY: the memory lives as long as the map.
             Some(flow) => left(unsafe { &mut *flow }, Counter::IngressChecksum),
             None => {
-                Way::Ingress.found_nothing([inner.mark.0[0], inner.mark.0[1]]);
+                announce(settings, inner);
                 Counter::IngressChecksum.into()
             }
         });
     }
     Ok(())
+}
+
+/// There is no flow of this packet. If there need not be one yet, nobody has to look again when it comes out of the tunnel.
+#[inline(always)]
+fn announce(settings: &Settings, inner: &Inner) {
+    if !is_lasting(&inner.tuple, settings.patience) {
+        Way::Ingress.announce([inner.mark.0[0], inner.mark.0[1]], Counter::IngressUnknown);
+    }
 }
 
 /// Left to the kernel path for a reason that only we can see: whoever sees the packet delivered is told by the flow.
@@ -155,7 +164,7 @@ fn known<'a>(
     inner: &Inner,
 ) -> Result<(&'a mut IngressFlow, u64), Decision> {
     let Some(flow) = ingress_flow(&inner.tuple) else {
-        Way::Ingress.found_nothing([inner.mark.0[0], inner.mark.0[1]]);
+        announce(settings, inner);
         return Err(unknown(settings, family, outer, inner));
     };
     // SAFETY: the memory lives as long as the map. It may become another flow's meanwhile, which `is_still` tells in the
