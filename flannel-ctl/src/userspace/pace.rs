@@ -152,11 +152,12 @@ impl Pace {
     pub(super) fn next(&mut self, now: Instant, found: Found) -> Next {
         let awake = self.yielded.take();
         self.weigh(now, found.reads);
-        let next = if found.reads > 0 {
+        // What was refused came for nothing.
+        let next = if found.packets > 0 || found.reads > 0 && found.more {
             self.found(now, found, awake.is_some())
         } else {
             // Nothing takes no time, unless the host has taken the core away from under the kernel.
-            if awake.is_some_and(|since| now.saturating_duration_since(since) > OUSTED) {
+            if found.reads == 0 && awake.is_some_and(|since| now.saturating_duration_since(since) > OUSTED) {
                 self.ousted(now);
             }
             self.nothing(now)
@@ -203,7 +204,7 @@ impl Pace {
         let gap = self.since.take().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let soon = gap < SOON;
         self.close = gap < LOOK_AFTER;
-        self.prompt = if soon && found.packets <= FEW { self.prompt.saturating_add(1) } else { 0 };
+        self.prompt = if soon && (1..=FEW).contains(&found.packets) { self.prompt.saturating_add(1) } else { 0 };
         self.worth += u32::from(awake);
         if self.worth >= WORTH {
             (self.vain, self.worth) = (0, 0);

@@ -66,6 +66,19 @@ fn answers_are_waited_for_awake_and_not_for_long() {
 }
 
 #[test]
+fn what_is_refused_keeps_nobody_awake() {
+    let refused = Found { packets: 0, ..ONE };
+    let mut thread = Thread::new();
+    for _ in 0..1_000 {
+        thread.after(50, refused);
+        assert_eq!(thread.after(1, NOTHING), Next::Sleep);
+    }
+    thread.answers(20, 10).unwrap();
+    thread.after(60, refused);
+    assert!(thread.looks() < 60, "as if it had not come");
+}
+
+#[test]
 fn what_is_looked_for_in_vain_is_looked_for_less() {
     let mut thread = Thread::new();
     // Each is soon, but comes when the thread has gone to sleep.
