@@ -94,23 +94,22 @@ impl KubeApi {
         self.shared.with(|objects| objects.add(name, cidrs, 0));
     }
 
-    /// The same with some more bytes in its status.
-    pub fn add_large_node(&self, name: &str, cidrs: &[&str], bytes: usize) {
-        self.shared.with(|objects| objects.add(name, cidrs, bytes));
-    }
-
     /// A node with everything that flannel would have written.
     pub fn add_peer(&self, name: &str, cidr: &str, public_ip: &str, mac: &str) {
-        self.add_node(name, &[cidr]);
-        self.annotate(
-            name,
-            &[
-                ("kube-subnet-manager", Some("true")),
-                ("backend-type", Some("vxlan")),
-                ("backend-data", Some(&format!(r#"{{"VNI":1,"VtepMAC":"{mac}"}}"#))),
-                ("public-ip", Some(public_ip)),
-            ],
-        );
+        self.add_large_peer(name, cidr, public_ip, mac, 0);
+    }
+
+    /// The same with so many more bytes in its status.
+    pub fn add_large_peer(&self, name: &str, cidr: &str, public_ip: &str, mac: &str, bytes: usize) {
+        self.shared.with(|objects| objects.add(name, &[cidr], bytes));
+        let data = format!(r#"{{"VNI":1,"VtepMAC":"{mac}"}}"#);
+        let annotations = [
+            ("kube-subnet-manager", Some("true")),
+            ("backend-type", Some("vxlan")),
+            ("backend-data", Some(data.as_str())),
+            ("public-ip", Some(public_ip)),
+        ];
+        self.annotate(name, &annotations);
     }
 
     /// Another podCIDR.
