@@ -4,6 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use xtask::lab::{
@@ -11,6 +12,8 @@ use xtask::lab::{
 };
 
 pub(crate) const TOOLS: [&str; 3] = ["ip", "nft", "openssl"];
+/// Ten thousand nodes, on a machine that does other things as well.
+const PATIENCE: Duration = Duration::from_mins(3);
 const PORT: u16 = 6443;
 const TOKEN: &str = "lab-token-that-nobody-may-see";
 
@@ -69,7 +72,7 @@ impl Site {
     /// Whether the daemon of a node is in touch with its API server and content.
     pub(crate) fn wait_converged(&self, number: usize) {
         let node = self.cluster.node(number);
-        wait::until("the node to be content", wait::LONG, || {
+        wait::until("the node to be content", PATIENCE, || {
             let status = node.status().ok()?;
             (status["source"]["connected"] == true && status["state"] == "converged").then_some(())
         })
@@ -78,10 +81,8 @@ impl Site {
 
     pub(crate) fn wait_peers(&self, number: usize, peers: u64) {
         let node = self.cluster.node(number);
-        wait::until("the number of peers", wait::LONG, || {
-            (node.status().ok()?["peers"]["total"] == peers).then_some(())
-        })
-        .unwrap_or_else(|error| panic!("{error}: {:#}\n{}", node.status().unwrap_or_default(), node.log()));
+        wait::until("the number of peers", PATIENCE, || (node.status().ok()?["peers"]["total"] == peers).then_some(()))
+            .unwrap_or_else(|error| panic!("{error}: {:#}\n{}", node.status().unwrap_or_default(), node.log()));
     }
 
     /// Nothing that a daemon wrote has the token in it.
