@@ -29,11 +29,10 @@ pub(super) fn learn(packet: Packet) -> Lesson {
 
 /// A packet that is none to learn from: counted if it is in our tunnel now.
 #[inline(always)]
-fn only_count(settings: &Settings, pending: &Pending, network: Option<u32>, header: [u32; 2]) -> Lesson {
+fn only_count(settings: &Settings, pending: &Pending, network: Option<u32>, header: [u32; 2]) {
     if network == Some(settings.vni) && pending.had(header) {
         Way::Egress.tunnelled(pending.why());
     }
-    Ok(None)
 }
 
 #[inline(always)]
@@ -44,7 +43,8 @@ fn v4(packet: Packet, settings: &Settings, pending: &Pending, flow: bool) -> Les
     if !flow {
         let Some(frame) = packet.frame::<5>(outer::ROOM_V4) else { return Ok(None) };
         let network = outer::network_ipv4(&tunnel.ip, &tunnel.udp_vxlan, settings.port);
-        return only_count(settings, pending, network, Mark::of_ipv4(&frame.ip, length.wrapping_sub(outer::ROOM_V4)));
+        only_count(settings, pending, network, Mark::of_ipv4(&frame.ip, length.wrapping_sub(outer::ROOM_V4)));
+        return Ok(None);
     }
     let Ok(outer) = outer::ipv4(&tunnel.ip, &tunnel.udp_vxlan, settings.port, length) else { return Ok(None) };
     let frame: Frame<5> = packet.frame(outer::ROOM_V4).ok_or(Counter::LearnOther)?;
@@ -81,7 +81,8 @@ fn v6(packet: Packet, settings: &Settings, pending: &Pending, flow: bool) -> Les
     if !flow {
         let Some(frame) = packet.frame::<10>(outer::ROOM_V6) else { return Ok(None) };
         let network = outer::network_ipv6(&tunnel.ip, &tunnel.udp_vxlan, settings.port);
-        return only_count(settings, pending, network, Mark::of_ipv6(&frame.ip, length.wrapping_sub(outer::ROOM_V6)));
+        only_count(settings, pending, network, Mark::of_ipv6(&frame.ip, length.wrapping_sub(outer::ROOM_V6)));
+        return Ok(None);
     }
     let Ok(outer) = outer::ipv6(&tunnel.ip, &tunnel.udp_vxlan, settings.port, length) else { return Ok(None) };
     let frame: Frame<10> = packet.frame(outer::ROOM_V6).ok_or(Counter::LearnOther)?;

@@ -112,14 +112,12 @@ fn for_us(packet: Packet, settings: &Settings, family: &FamilySettings, outer: &
 #[inline(always)]
 fn verified(packet: Packet, settings: &Settings, outer: &Outer, inner: &Inner) -> Result<(), Decision> {
     if outer.checksummed && !packet.checksum_is_known_right() {
-        return Err(match ingress_flow(&inner.tuple) {
-            // SAFETY: the memory lives as long as the map.
-            Some(flow) => left(unsafe { &mut *flow }, Counter::IngressChecksum),
-            None => {
-                announce(settings, inner);
-                Counter::IngressChecksum.into()
-            }
-        });
+        let Some(flow) = ingress_flow(&inner.tuple) else {
+            announce(settings, inner);
+            return Err(Counter::IngressChecksum.into());
+        };
+        // SAFETY: the memory lives as long as the map.
+        return Err(left(unsafe { &mut *flow }, Counter::IngressChecksum));
     }
     Ok(())
 }
