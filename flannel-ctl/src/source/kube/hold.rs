@@ -70,6 +70,14 @@ impl Hold {
         self.node = node;
     }
 
+    /// What a watch tells of our node. It may be from before our last write, of which we have the answer already.
+    pub(super) fn hear(&mut self, node: Option<Node>) {
+        let stale = node.as_ref().zip(self.node.as_ref()).is_some_and(|(told, known)| told.is_older_than(known));
+        if !stale {
+            self.node = node;
+        }
+    }
+
     /// The node's version, as the server told it last.
     pub(super) fn version(&self) -> Option<&str> {
         self.node.as_ref().map(|node| node.metadata.resource_version.as_str())
@@ -178,5 +186,32 @@ impl Hold {
             }
             self.said = problem;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::netconf;
+
+    fn node(version: &str) -> Node {
+        serde_json::from_value(serde_json::json!({"metadata": {"name": "n1", "resourceVersion": version}})).unwrap()
+    }
+
+    #[test]
+    fn a_watch_that_lags_behind_our_own_writes_is_not_believed() {
+        let network = netconf::parse(br#"{"Network":"10.5.0.0/16"}"#).unwrap();
+        let value = serde_json::from_str(r#"{"PublicIP":"192.0.2.1"}"#).unwrap();
+        let mut hold = Hold::new("n1".into(), node("10"), Names::new("f.example/"), network, value);
+        hold.hear(Some(node("9")));
+        assert_eq!(hold.version(), Some("10"), "as numbers, not as texts");
+        hold.hear(Some(node("11")));
+        assert_eq!(hold.version(), Some("11"));
+        hold.hear(Some(node("a word")));
+        assert_eq!(hold.version(), Some("a word"), "where they cannot be compared, what comes last counts");
+        hold.see(Some(node("7")));
+        assert_eq!(hold.version(), Some("7"), "a list is the truth");
+        hold.hear(None);
+        assert_eq!(hold.version(), None);
     }
 }

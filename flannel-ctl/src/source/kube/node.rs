@@ -58,6 +58,13 @@ impl Node {
         self.metadata.annotations.as_ref().unwrap_or(&NONE)
     }
 
+    /// An earlier state of the same object. Versions of one resource are numbers that rise, wherever they can be read as such
+    /// (KEP-5504).
+    pub(super) fn is_older_than(&self, other: &Self) -> bool {
+        let version = |node: &Self| node.metadata.resource_version.parse::<u64>().ok();
+        version(self).zip(version(other)).is_some_and(|(ours, theirs)| ours < theirs)
+    }
+
     /// The node's own range or ranges.
     pub fn subnet(&self) -> Result<Subnet, String> {
         let one = self.spec.pod_cidr.as_slice();

@@ -159,7 +159,8 @@ impl Keeper<'_> {
         let records = self.view.replace(listing.nodes);
         self.send(Event::Snapshot(records))?;
         self.version = Some(listing.version.clone());
-        self.settle(session).await?;
+        // Connected is who can watch as well.
+        self.write(session).await?;
         Ok(listing.version)
     }
 
@@ -227,23 +228,30 @@ impl Keeper<'_> {
             self.send(event)?;
         }
         if *name == self.hold.name {
-            self.hold.see(there.then_some(node));
+            self.hold.hear(there.then_some(node));
             self.settle(session).await?;
         }
         Ok(())
     }
 
     async fn settle(&mut self, session: &Session) -> Result<(), End> {
-        match self.hold.settle(session, Some(self.sink)).await {
-            Ok(None) => self.source.health.up(Some(self.sink), session.server()),
-            Ok(Some(trouble)) => self.source.health.down(Some(self.sink), &trouble),
-            // The rest goes on without: peers still come and go.
-            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Other) => {
-                self.source.health.down(Some(self.sink), &error.to_string());
-            }
-            Err(error) => return Err(error.into()),
+        if self.write(session).await? {
+            self.source.health.up(Some(self.sink), session.server());
         }
         Ok(())
+    }
+
+    /// Whether our node says what it should.
+    async fn write(&mut self, session: &Session) -> Result<bool, End> {
+        let trouble = match self.hold.settle(session, Some(self.sink)).await {
+            Ok(None) => return Ok(true),
+            Ok(Some(trouble)) => trouble,
+            // The rest goes on without: peers still come and go.
+            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Other) => error.to_string(),
+            Err(error) => return Err(error.into()),
+        };
+        self.source.health.down(Some(self.sink), &trouble);
+        Ok(false)
     }
 
     /// Whether the network config is still what we started with.

@@ -74,8 +74,13 @@ async fn a_refusal_names_the_rule_that_is_missing() {
     lab.api.cut_watches();
     node.until("the other rule", |node| names(node, "the verb watch on nodes")).await;
     assert!(trouble(&node).unwrap().contains("403 nodes"), "{:?}", trouble(&node));
+    let connected = |node: &Node| node.count(|event| matches!(event, Event::Connected));
+    let (before, tries) = (connected(&node), lab.api.count("watch nodes"));
+    lab.until("more tries", |api| api.count("watch nodes") >= tries + 3).await;
     lab.api.allow();
-    node.until("connected", |node| trouble(node).is_none()).await;
+    lab.api.add_peer("n2", "10.5.2.0/24", "192.0.2.2", MAC);
+    node.until("a peer", |node| node.leases.contains_key("10.5.2.0-24") && trouble(node).is_none()).await;
+    assert_eq!(connected(&node), before + 1, "who can list alone is not connected");
     node.stop().await;
 }
 
