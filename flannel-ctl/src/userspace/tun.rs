@@ -50,7 +50,10 @@ impl Tun {
     /// Queues that are open already.
     pub(super) fn with(device: &str, files: Vec<File>, allowed: Offloads) -> Result<Self, EngineError> {
         let failed = |step| move |source| EngineError::Device { step, device: device.to_owned(), source };
-        let mut offloads = Offloads { multi_queue: files.len() > 1, ..allowed };
+        let (_, flags) = sys::tun_device(&files[0]).map_err(failed("ask for its flags"))?;
+        // Of a device that could have several queues one may be enough.
+        let several = flags & libc::IFF_MULTI_QUEUE != 0;
+        let mut offloads = Offloads { multi_queue: several && allowed.multi_queue, ..allowed };
         for file in &files {
             sys::tun_header_size(file, HEADER).map_err(failed("set the header's size"))?;
         }
