@@ -4,8 +4,10 @@ mod backoff;
 pub mod contested;
 pub mod etcd;
 pub mod file;
+mod health;
 pub mod kube;
 mod notice;
+mod wait;
 
 use std::sync::mpsc::Sender;
 

@@ -63,7 +63,7 @@ impl EtcdSource {
     /// `tell` hears what is waited out before [`Self::run`], and an empty text when it is over.
     #[must_use]
     pub fn telling(mut self, tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        self.health.early = Some(Box::new(tell));
+        self.health.telling(Box::new(tell));
         self
     }
 
@@ -111,6 +111,6 @@ impl EtcdSource {
         self.health.down(None, &error.to_string(), std::slice::from_ref(error));
         self.session = None;
         self.connector.step();
-        tokio::time::sleep(self.health.backoff.next()).await;
+        tokio::time::sleep(self.health.wait_answered()).await;
     }
 }

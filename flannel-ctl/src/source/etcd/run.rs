@@ -11,11 +11,12 @@ use tracing::{debug, info, warn};
 use super::{Change, EtcdError, EtcdSource, Feed, Kind, NoEndpoint, Session, hold::Hold, rights, view::View};
 use crate::{
     model::{LeaseRecord, LeaseValue},
-    source::{Event, EventSink},
+    source::{
+        Event, EventSink,
+        wait::{changed, check_every, until},
+    },
 };
 
-/// How often the watch is checked against the store, for every thousand leases.
-const CHECK: Duration = Duration::from_mins(1);
 /// A watch that lags is given this long before it counts as one that lost something.
 const CATCH_UP: Duration = Duration::from_secs(2);
 /// Peers that a store has forgotten are kept for this long: every living node has found the store
@@ -106,7 +107,7 @@ impl Keeper<'_> {
                 End::Etcd(error) => {
                     self.source.health.down(Some(self.sink), &error.to_string(), std::slice::from_ref(&error));
                     self.source.connector.step();
-                    self.source.health.backoff.next()
+                    self.source.health.wait_answered()
                 }
                 End::NoEndpoint(error) => {
                     self.source.health.down(Some(self.sink), &error.to_string(), &error.0);
@@ -133,7 +134,7 @@ impl Keeper<'_> {
 
     async fn follow(&mut self, session: &Session) -> Result<End, End> {
         let mut feed = self.resync(session).await?;
-        let mut check_at = Instant::now() + self.check_every();
+        let mut check_at = Instant::now() + check_every(self.view.keys().count());
         let mut suspicious = false;
         let mut rights_lost = Box::pin(rights::lost(session));
         loop {
@@ -155,12 +156,12 @@ impl Keeper<'_> {
                     let there = session.summary().await?;
                     if there == self.view.summary() {
                         suspicious = false;
-                        check_at = Instant::now() + self.check_every();
+                        check_at = Instant::now() + check_every(self.view.keys().count());
                     } else if suspicious {
                         warn!(?there, here = ?self.view.summary(), "the watch lost something; reading the whole list again");
                         feed = self.resync(session).await?;
                         suspicious = false;
-                        check_at = Instant::now() + self.check_every();
+                        check_at = Instant::now() + check_every(self.view.keys().count());
                     } else {
                         suspicious = true;
                         check_at = Instant::now() + CATCH_UP;
@@ -270,28 +271,4 @@ impl Keeper<'_> {
     fn send(&self, event: Event) -> Result<(), End> {
         if self.sink.send(event) { Ok(()) } else { Err(End::NobodyListens) }
     }
-
-    fn check_every(&self) -> Duration {
-        let thousands = u32::try_from(self.view.keys().count() / 1000).unwrap_or(u32::MAX).saturating_add(1);
-        CHECK.saturating_mul(thousands).mul_f64(rand::random_range(0.75..1.25))
-    }
-}
-
-/// Waits for ever for no time.
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for ever once the sender is gone.
-async fn changed(values: &mut Option<Receiver<LeaseValue>>) -> LeaseValue {
-    if let Some(receiver) = values {
-        if receiver.changed().await.is_ok() {
-            return receiver.borrow_and_update().clone();
-        }
-        *values = None;
-    }
-    std::future::pending().await
 }

@@ -5,6 +5,7 @@ use std::{error::Error as StdError, fmt};
 use kube::client::AuthError;
 
 use super::rights::Right;
+use crate::source::health::Trouble;
 
 /// Longest answer that is repeated, in characters.
 const LONGEST: usize = 400;
@@ -44,6 +45,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// How long to wait before the next try.
+    pub(super) fn trouble(self) -> Trouble {
+        match self {
+            Self::Refused => Trouble::Refused,
+            Self::Forbidden(_) | Self::Unauthorized | Self::Credentials | Self::Tls => Trouble::Denied,
+            Self::Unreachable | Self::NotFound | Self::Gone | Self::Busy | Self::Other => Trouble::Silent,
+        }
+    }
+
     fn hint(self) -> Option<String> {
         let hint = match self {
             Self::Refused => "nothing listens there: is the API server running, are address and port right",

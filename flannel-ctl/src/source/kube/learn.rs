@@ -94,7 +94,7 @@ impl KubeSource {
     pub(super) async fn failed(&mut self, error: &KubeError) {
         self.health.down(None, &error.to_string());
         self.session = None;
-        sleep(self.health.wait(error, 0)).await;
+        sleep(self.health.wait(error.kind.trouble(), 0)).await;
     }
 
     pub(super) async fn wait_out(&mut self, trouble: &str) {

@@ -7,7 +7,6 @@
 mod annotations;
 mod connect;
 mod error;
-mod health;
 mod hold;
 mod learn;
 mod node;
@@ -18,7 +17,7 @@ mod session;
 mod survey;
 mod view;
 
-use std::{path::PathBuf, pin::Pin};
+use std::{path::PathBuf, pin::Pin, time::Duration};
 
 use tokio::sync::watch::Receiver;
 
@@ -31,12 +30,15 @@ pub use rights::Right;
 pub use session::{Change, Listing, Session};
 pub use survey::{Survey, SurveyError, records, survey};
 
-use self::{health::Health, hold::Hold};
+use self::hold::Hold;
 use crate::{
     config::settings::KubeSettings,
     model::{LeaseValue, Network},
-    source::{EventSink, LeaseRequest, OwnLease},
+    source::{EventSink, LeaseRequest, OwnLease, health::Health},
 };
+
+/// What the wait between two tries grows to.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Kubernetes as a source of leases.
 pub struct KubeSource {
@@ -68,7 +70,7 @@ impl KubeSource {
             own: None,
             network: None,
             hold: None,
-            health: Health::default(),
+            health: Health::of("the Kubernetes API server", LONGEST_WAIT),
             ready: Box::pin(std::future::ready(())),
         }
     }

@@ -21,11 +21,13 @@ use super::{
 };
 use crate::{
     model::LeaseValue,
-    source::{Event, EventSink, notice::Notices},
+    source::{
+        Event, EventSink,
+        notice::Notices,
+        wait::{changed, check_every, until},
+    },
 };
 
-/// How often our own node is read to see whether the watch lies, for every thousand nodes.
-const CHECK: Duration = Duration::from_mins(1);
 /// A watch that lags is given this long before it counts as one that lost something.
 const CATCH_UP: Duration = Duration::from_secs(3);
 /// A watch that the server does not end in time is dead.
@@ -116,7 +118,7 @@ impl Keeper<'_> {
                         self.version = None;
                     }
                     self.source.health.down(Some(self.sink), &error.to_string());
-                    self.source.health.wait(&error, self.view.len())
+                    self.source.health.wait(error.kind.trouble(), self.view.len())
                 }
             };
             self.source.session = None;
@@ -169,7 +171,7 @@ impl Keeper<'_> {
         let mut feed = Box::pin(session.watch(version).await?);
         let overdue = Instant::now() + OVERDUE;
         self.settle(session).await?;
-        let mut check_at = Instant::now() + self.check_every();
+        let mut check_at = Instant::now() + check_every(self.view.len());
         let mut suspicion: Option<String> = None;
         loop {
             tokio::select! {
@@ -196,7 +198,7 @@ impl Keeper<'_> {
                     let there = version_of(session, &self.hold.name).await?;
                     if there.as_deref() == self.hold.version() {
                         suspicion = None;
-                        check_at = Instant::now() + self.check_every();
+                        check_at = Instant::now() + check_every(self.view.len());
                     } else if suspicion.is_some() && suspicion == there {
                         warn!("the watch lost something; reading the whole list again");
                         self.version = None;
@@ -275,11 +277,6 @@ impl Keeper<'_> {
     fn send(&self, event: Event) -> Result<(), End> {
         if self.sink.send(event) { Ok(()) } else { Err(End::NobodyListens) }
     }
-
-    fn check_every(&self) -> Duration {
-        let thousands = u32::try_from(self.view.len() / 1000).unwrap_or(u32::MAX).saturating_add(1);
-        CHECK.saturating_mul(thousands).mul_f64(rand::random_range(0.75..1.25))
-    }
 }
 
 /// `None`: there is no such node.
@@ -288,14 +285,6 @@ async fn version_of(session: &Session, name: &str) -> Result<Option<String>, Kub
         Ok(node) => Ok(Some(node.metadata.resource_version)),
         Err(error) if error.kind == Kind::NotFound => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-/// Waits for ever for no time.
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -308,15 +297,4 @@ async fn come(ready: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>) {
         }
         None => std::future::pending().await,
     }
-}
-
-/// Waits for ever once the sender is gone.
-async fn changed(values: &mut Option<Receiver<LeaseValue>>) -> LeaseValue {
-    if let Some(receiver) = values {
-        if receiver.changed().await.is_ok() {
-            return receiver.borrow_and_update().clone();
-        }
-        *values = None;
-    }
-    std::future::pending().await
 }
