@@ -12,7 +12,7 @@ mod source;
 
 use crate::{
     config::{Settings, netconf},
-    daemon::datapath,
+    daemon::{datapath, facts},
 };
 
 pub use finding::{Finding, Outcome, is_fit};
@@ -24,7 +24,7 @@ const ASSUMED: &[u8] = br#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}
 pub fn check(settings: &Settings) -> Vec<Finding> {
     let mut findings = kernel::host();
     findings.extend(files::check(&settings.paths));
-    let (found, network) = source::check(settings);
+    let source::Answer { findings: found, network, words } = source::check(settings);
     findings.extend(found);
     let known = network.is_some();
     if !known {
@@ -33,7 +33,7 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
     }
     let network = network.unwrap_or_else(|| netconf::parse(ASSUMED).expect("a valid network config"));
     findings.extend(kernel::proofs(settings, &network));
-    findings.extend(network::check(settings, &network, known));
+    findings.extend(network::check(settings, &facts::told_policy(&settings.uplink, &words), &network, known));
     let (datapath, why) = datapath::foresee(settings, &network);
     findings.push(Finding::ok("datapath", format!("{datapath} ({why})")));
     findings

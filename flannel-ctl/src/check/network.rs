@@ -4,15 +4,16 @@ use std::fs;
 
 use super::{Finding, port};
 use crate::{
-    config::Settings,
+    config::{Settings, uplink::UplinkPolicy},
     daemon::{datapath, facts, uplink},
     kernel::filter::{HostFilter, Severity, Subject},
     model::{Backend, Family, LinkInfo, Network, Uplink},
 };
 
-pub(super) fn check(settings: &Settings, network: &Network, known: bool) -> Vec<Finding> {
+/// `policy`: how `run` would choose the uplink.
+pub(super) fn check(settings: &Settings, policy: &UplinkPolicy, network: &Network, known: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    match uplink::find(&settings.uplink, network) {
+    match uplink::find(policy, network) {
         Ok((uplink, links)) => {
             findings.push(Finding::ok("uplink", describe(&uplink)));
             if known {

@@ -13,15 +13,35 @@ use crate::{
     source::{
         etcd::{Connector, EtcdError, Session},
         file::FileSource,
+        kube::Words,
     },
 };
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
-pub(super) fn check(settings: &Settings) -> (Vec<Finding>, Option<Network>) {
+/// What the source says of the cluster and of our node.
+#[derive(Default)]
+pub(super) struct Answer {
+    pub(super) findings: Vec<Finding>,
+    pub(super) network: Option<Network>,
+    pub(super) words: Words,
+}
+
+impl Answer {
+    fn trouble(finding: Finding) -> Self {
+        Self { findings: vec![finding], ..Self::default() }
+    }
+
+    fn known(mut findings: Vec<Finding>, network: Network) -> Self {
+        findings.push(described(&network));
+        Self { findings, network: Some(network), words: Words::default() }
+    }
+}
+
+pub(super) fn check(settings: &Settings) -> Answer {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return (vec![Finding::fail("runtime", error.to_string(), "")], None),
+        Err(error) => return Answer::trouble(Finding::fail("runtime", error.to_string(), "")),
     };
     let answer = runtime.block_on(async {
         match &settings.source {
@@ -31,10 +51,10 @@ pub(super) fn check(settings: &Settings) -> (Vec<Finding>, Option<Network>) {
                 let mut source = FileSource::new(path.clone(), net_config);
                 if let Ok(network) = timeout(PATIENCE, source.network()).await {
                     let found = Finding::ok("source", format!("{} can be read", path.display()));
-                    (vec![found, described(&network)], Some(network))
+                    Answer::known(vec![found], network)
                 } else {
                     let detail = format!("{} holds no usable list of nodes and network config", path.display());
-                    (vec![Finding::fail("source", detail, "the warning above says what is wrong")], None)
+                    Answer::trouble(Finding::fail("source", detail, "the warning above says what is wrong"))
                 }
             }
             SourceChoice::Kube(config) => {
@@ -46,11 +66,11 @@ pub(super) fn check(settings: &Settings) -> (Vec<Finding>, Option<Network>) {
     answer
 }
 
-async fn etcd(config: &EtcdConfig) -> (Vec<Finding>, Option<Network>) {
+async fn etcd(config: &EtcdConfig) -> Answer {
     let endpoints = config.endpoints.join(", ");
     let unreachable = |detail: String| {
         let cure = "start etcd, or name it with --etcd-endpoints; on one machine `flannel-ctl store` will do";
-        (vec![Finding::fail("source", detail, cure)], None)
+        Answer::trouble(Finding::fail("source", detail, cure))
     };
     let session = match timeout(PATIENCE, Connector::new(config.clone()).connect()).await {
         Ok(Ok(session)) => session,
@@ -64,7 +84,7 @@ async fn etcd(config: &EtcdConfig) -> (Vec<Finding>, Option<Network>) {
     }
 }
 
-async fn look(session: &Session) -> Result<(Vec<Finding>, Option<Network>), EtcdError> {
+async fn look(session: &Session) -> Result<Answer, EtcdError> {
     let (leases, _) = session.summary().await?;
     let tls = if session.endpoint().starts_with("https://") { "with TLS" } else { "without TLS" };
     let mut findings =
@@ -73,21 +93,18 @@ async fn look(session: &Session) -> Result<(Vec<Finding>, Option<Network>), Etcd
     let Some(stored) = session.config().await? else {
         let cure = "flannel-ctl config publish FILE";
         findings.push(Finding::fail("network config", format!("there is none at {key}"), cure));
-        return Ok((findings, None));
+        return Ok(Answer { findings, ..Answer::default() });
     };
     match netconf::parse(&stored.value) {
-        Ok(network) => {
-            findings.push(described(&network));
-            Ok((findings, Some(network)))
-        }
+        Ok(network) => Ok(Answer::known(findings, network)),
         Err(problems) => {
             findings.push(Finding::fail("network config", format!("{key}: {problems}"), "publish a valid one"));
-            Ok((findings, None))
+            Ok(Answer { findings, ..Answer::default() })
         }
     }
 }
 
-pub(super) fn described(network: &Network) -> Finding {
+fn described(network: &Network) -> Finding {
     let ranges: Vec<_> = Family::ALL
         .into_iter()
         .filter_map(|family| network.range(family))

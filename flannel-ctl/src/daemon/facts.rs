@@ -26,7 +26,7 @@ pub(super) fn identity(settings: &Settings, node_id: NodeId) -> Identity {
 }
 
 /// How the uplink is chosen, with an administrator's words in place of the options.
-pub(super) fn told_policy(policy: &UplinkPolicy, words: &Words) -> UplinkPolicy {
+pub(crate) fn told_policy(policy: &UplinkPolicy, words: &Words) -> UplinkPolicy {
     UplinkPolicy {
         public_v4: words.public.v4.or(policy.public_v4),
         public_v6: words.public.v6.or(policy.public_v6),

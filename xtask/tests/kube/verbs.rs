@@ -52,6 +52,11 @@ fn verbs_see_what_the_daemon_sees_and_change_nothing() {
     let check = told("check");
     assert!(check.contains("the verb patch on nodes/status"), "{check}");
     assert_eq!(writes(), before + 2, "both only asked whether they might");
+    let dialled = "198.51.100.9";
+    assert!(!check.contains(dialled), "{check}");
+    site.api.annotate(&site.name(1), &[("node-public-ip", Some(dialled))]);
+    let check = told("check");
+    assert!(check.contains(&format!("peers dial {dialled}")), "as run would: {check}");
     site.assert_discreet();
 }
 

@@ -4,19 +4,14 @@ use std::path::Path;
 
 use tokio::time::timeout;
 
-use super::{PATIENCE, described};
+use super::{Answer, PATIENCE};
 use crate::{
     check::Finding,
     config::settings::KubeSettings,
-    model::Network,
     source::kube::{Kind, KubeError, Survey, survey},
 };
 
-pub(super) async fn check(
-    settings: &KubeSettings,
-    net_config: &Path,
-    node_name: Option<&str>,
-) -> (Vec<Finding>, Option<Network>) {
+pub(super) async fn check(settings: &KubeSettings, net_config: &Path, node_name: Option<&str>) -> Answer {
     let looked = async {
         let survey = survey(settings, net_config, node_name).await.map_err(|error| error.to_string())?;
         let count = survey.session.count().await.map_err(|error| error.to_string())?;
@@ -24,12 +19,15 @@ pub(super) async fn check(
         Ok::<_, String>((survey, count, rights))
     };
     match timeout(PATIENCE, looked).await {
-        Ok(Ok((survey, count, rights))) => (findings(&survey, count, rights), Some(survey.network)),
-        Ok(Err(detail)) => (vec![Finding::fail("source", detail, "docs/operations.md has what cures it")], None),
+        Ok(Ok((survey, count, rights))) => {
+            let words = survey.words;
+            Answer { words, ..Answer::known(findings(&survey, count, rights), survey.network) }
+        }
+        Ok(Err(detail)) => Answer::trouble(Finding::fail("source", detail, "docs/operations.md has what cures it")),
         Err(_) => {
             let detail = format!("the Kubernetes API server gave no answer within {} s", PATIENCE.as_secs());
             let cure = "is it running, and are --kube-api-url and --kubeconfig-file right";
-            (vec![Finding::fail("source", detail, cure)], None)
+            Answer::trouble(Finding::fail("source", detail, cure))
         }
     }
 }
@@ -47,6 +45,5 @@ fn findings(survey: &Survey, count: u64, rights: Result<(), KubeError>) -> Vec<F
             findings.push(Finding::fail("own node", error.to_string(), cure));
         }
     }
-    findings.push(described(&survey.network));
     findings
 }
