@@ -17,6 +17,9 @@ use refusal::Refusals;
 
 use crate::model::{Family, LinkInfo, Uplink};
 
+/// Index of every network namespace's loopback device (`LOOPBACK_IFINDEX`, include/net/flow.h).
+const LOOPBACK: u32 = 1;
+
 /// What the operator said about the uplink.
 #[derive(Clone, Debug, Default)]
 pub struct UplinkPolicy {
@@ -139,15 +142,19 @@ fn by_regex<'a>(links: &'a [LinkInfo], regex: &Regex, families: &[Family]) -> Ve
 }
 
 /// `--public-ip` alone names the interface that owns it. `--public-ipv6` does so only if an
-/// interface owns it: an IPv6-only node may well be behind a translator.
+/// interface owns it: an IPv6-only node may well be behind a translator. An address of the loopback device, as
+/// routing daemons announce it, names none: peers reach it by way of another interface.
 fn by_public_address<'a>(links: &'a [LinkInfo], policy: &UplinkPolicy, families: &[Family]) -> Option<Pick<'a>> {
     if let Some(ip) = policy.public_v4.filter(|_| families.contains(&Family::V4)) {
         let hint = "no interface has this address; if a router translates it, name the interface with --iface";
         let link = address::owner(links, ip.into()).ok_or_else(|| hint.to_owned());
+        if link.as_ref().is_ok_and(|link| link.index == LOOPBACK) {
+            return None;
+        }
         return Some(Pick { by: format!("--public-ip={ip}"), link, fixed: vec![ip.into()] });
     }
     let ip = policy.public_v6.filter(|_| families == [Family::V6])?;
-    let link = address::owner(links, ip.into())?;
+    let link = address::owner(links, ip.into()).filter(|link| link.index != LOOPBACK)?;
     Some(Pick { by: format!("--public-ipv6={ip}"), link: Ok(link), fixed: vec![ip.into()] })
 }
 

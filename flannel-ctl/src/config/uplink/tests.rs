@@ -143,6 +143,21 @@ fn a_public_address_of_this_host_is_the_source_too() {
 }
 
 #[test]
+fn a_public_address_of_the_loopback_device_leaves_the_choice_to_the_default_route() {
+    let links =
+        [link(1, "lo", &["198.51.100.1/32", "2001:db8::1/128"]), link(2, "eth0", &["10.0.0.7/24", "fd00::7/64"])];
+    let routes = RouteHints { default_v4: Some(2), default_v6: Some(2), reach: None };
+    for (v4, v6, families) in [(Some("198.51.100.1"), None, V4), (None, Some("2001:db8::1"), V6)] {
+        let policy = public(UplinkPolicy::default(), v4, v6);
+        let uplink = choose(&links, &policy, families, routes).unwrap();
+        let own = (uplink.v4.map(IpAddr::V4).or(uplink.v6.map(IpAddr::V6)), uplink.index);
+        assert_eq!(own, (v4.or(v6).and_then(|ip| ip.parse().ok()), 2));
+        let error = choose(&links, &policy, families, RouteHints::default()).unwrap_err().to_string();
+        assert!(error.contains("name an interface with --iface"), "{error}");
+    }
+}
+
+#[test]
 fn the_steadiest_address_wins() {
     let best =
         |addresses: &[&str]| address::usable(&link(2, "eth0", addresses), Family::V6).first().map(ToString::to_string);
