@@ -58,19 +58,19 @@ impl Snapshot {
 
     pub(super) fn until(&self, later: &Self) -> Usage {
         let seconds = (later.at - self.at).as_secs_f64();
-        let (mut kernel, mut foreign) = (0, 0);
+        let (mut kernel, mut elsewhere, mut stolen) = (0, 0, 0);
         for (number, (before, after)) in self.cores.iter().zip(&later.cores).enumerate() {
-            foreign += after.steal.saturating_sub(before.steal);
+            stolen += after.steal.saturating_sub(before.steal);
             if [CLIENT, SERVER].contains(&number) {
                 kernel += after.kernel.saturating_sub(before.kernel);
             } else {
-                foreign += after.busy.saturating_sub(before.busy);
+                elsewhere += after.busy.saturating_sub(before.busy);
             }
         }
         let time = |ticks: u64| f64::from(u32::try_from(ticks).unwrap_or(u32::MAX)) / TICKS_PER_SECOND;
         let carriers = later.carriers.saturating_sub(self.carriers).as_secs_f64() / seconds;
         // Where they ran is not known: as far as it was on the load's cores, this is too kind to others.
-        let foreign = (time(foreign) / seconds - carriers).max(0.0);
+        let foreign = (time(elsewhere) / seconds - carriers).max(0.0) + time(stolen) / seconds;
         Usage { seconds, kernel: time(kernel), carriers, foreign }
     }
 }
@@ -107,5 +107,11 @@ mod tests {
         let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
         assert!(close(usage.kernel, 1.9), "system, irq and softirq of cores 1 and 2: {usage:?}");
         assert!(close(usage.foreign, 0.25), "all of core 0 and the stolen time, over 2 s: {usage:?}");
+        let busy = Snapshot { carriers: Duration::from_secs(3), ..snapshot(at + Duration::from_secs(2), after) };
+        let usage = before.until(&busy);
+        assert!(
+            close(usage.foreign, 0.05),
+            "the carriers were on the load's cores as well; stolen is stolen: {usage:?}"
+        );
     }
 }
