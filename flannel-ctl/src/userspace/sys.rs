@@ -10,10 +10,7 @@ use std::{
     io::{self, IoSlice},
     mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
-    os::{
-        fd::{AsRawFd as _, BorrowedFd},
-        unix::net::UnixDatagram,
-    },
+    os::fd::{AsRawFd as _, BorrowedFd},
     ptr,
 };
 
@@ -21,9 +18,11 @@ use nix::{errno::Errno, libc};
 
 mod batch;
 mod handed;
+mod link;
 
 pub(super) use batch::{has_batches, send_many};
 pub(super) use handed::{detach_queue, tun_device};
+pub(super) use link::{LinkState, link_state, set_queue_length};
 
 /// Most messages that one [`receive`] takes.
 pub(super) const MAX_MESSAGES: usize = 16;
@@ -90,18 +89,6 @@ pub(super) fn tun_offload(tun: &File, offload: libc::c_uint) -> io::Result<()> {
 pub(super) fn tun_header_size(tun: &File, octets: libc::c_int) -> io::Result<()> {
     // SAFETY: the request takes a pointer to an int, which outlives the call.
     let result = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETVNETHDRSZ as _, &raw const octets) };
-    Errno::result(result).map(drop).map_err(Into::into)
-}
-
-/// `ip link set DEVICE txqueuelen PACKETS`
-pub(super) fn set_queue_length(device: &str, packets: libc::c_int) -> io::Result<()> {
-    let mut request = named(device)?;
-    request.ifr_ifru.ifru_metric = packets;
-    // Any socket will do; its namespace is where the device is looked for.
-    let socket = UnixDatagram::unbound()?;
-    // SAFETY: the request takes a pointer to an ifreq with name and queue length, whose place is that of the metric (an int
-    // in the same union, `ifr_qlen` of linux/if.h); it outlives the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFTXQLEN as _, &raw mut request) };
     Errno::result(result).map(drop).map_err(Into::into)
 }
 

@@ -4,15 +4,24 @@ use std::{
     fs::{File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt as _,
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::libc;
 
-use super::{EngineError, Offloads, packet::virtio, sys};
+use super::{
+    EngineError, Offloads,
+    packet::virtio,
+    sys::{self, LinkState},
+};
 
 const CLONE: &str = "/dev/net/tun";
 /// Packets, or super-packets, that wait for us: the default of 500 is lost in one burst.
 pub const QUEUE_LENGTH: u16 = 2000;
+/// How long a start waits for the kernel to see to a device's carrier, and how often it looks: on kernels that cannot be made to.
+const CARRIER: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_micros(200);
 /// Linux 6.2.
 const TUN_F_USO: libc::c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
@@ -44,6 +53,7 @@ impl Tun {
             sys::tun_attach(&file, device, flags(true)).map_err(failed("add a queue"))?;
             files.push(file);
         }
+        settle(device);
         Self::with(device, files, allowed)
     }
 
@@ -104,6 +114,19 @@ fn open() -> Result<File, EngineError> {
         .custom_flags(libc::O_NONBLOCK)
         .open(CLONE)
         .map_err(|source| EngineError::Tun { source })
+}
+
+/// A device that nobody was at had no carrier, and where it is up no queue either: the kernel gives it one a moment later
+/// (`linkwatch_do_dev`, `net/core/link_watch.c`), and drops until then what is routed to it. What is started carries packets.
+fn settle(device: &str) {
+    let start = Instant::now();
+    loop {
+        match sys::link_state(device) {
+            Ok(LinkState::Waiting) if start.elapsed() < CARRIER => thread::sleep(LOOK),
+            Ok(_) => return,
+            Err(error) => return tracing::debug!(%error, device, "asking for its carrier"),
+        }
+    }
 }
 
 /// As much as is allowed and as this kernel has.

@@ -48,15 +48,21 @@ fn an_engine_stops_at_once_and_its_successor_goes_on_with_the_same_device() {
     // Addresses and routes are still there: the device stayed.
     let table = first.table(Family::V4);
     let again = || Engine::start(&options, &table, |error| panic!("{error}"));
-    first.engine = Some(first.netns.enter(again).unwrap().unwrap());
-    // The device has its carrier again from now on, but the kernel may take a moment to say so to its queue.
     let (here, there) = (first.udp(inner(Family::V4, 1)), second.udp(inner(Family::V4, 2)));
-    there.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    let arrives = || {
-        here.send_to(b"?", there.local_addr().unwrap()).unwrap();
-        there.recv(&mut [0; 1]).ok()
-    };
-    wait::until("the successor to carry", PATIENCE, arrives).unwrap();
+    there.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    for round in 0..30 {
+        // Without anybody at it the device has no queue, once the kernel has seen to that.
+        let is_down = || first.netns.run(&format!("ip link show {DEVICE}")).ok()?.contains("state DOWN").then_some(());
+        wait::until("the device to be without carrier", PATIENCE, is_down).unwrap();
+        first.engine = Some(first.netns.enter(again).unwrap().unwrap());
+        // Nothing is lost from now on.
+        here.send_to(&[round], there.local_addr().unwrap()).unwrap();
+        let mut got = [0; 1];
+        assert_eq!(there.recv(&mut got).unwrap_or_else(|error| panic!("round {round}: {error}")), 1);
+        assert_eq!(got, [round]);
+        first.engine.take().unwrap().stop();
+    }
+    first.engine = Some(first.netns.enter(again).unwrap().unwrap());
     echo(&first, &second, Family::V4, 100);
 }
 
