@@ -168,15 +168,16 @@ impl Encapsulate {
         let wire = self.shared.options.wire;
         let place = begin - wire.room();
         wire.write(&mut self.arena[place..begin], forward.mac, flow.family);
-        self.append(way, place, wire.room() + octets);
+        self.append(way, flow.alone, place, wire.room() + octets);
         self.used = begin + octets;
         self.gathered += 1;
     }
 
-    fn append(&mut self, way: Way, place: usize, octets: usize) {
+    fn append(&mut self, way: Way, alone: bool, place: usize, octets: usize) {
         let (cut, listed) = (self.shared.cuts(), self.shared.offloads.batches);
         let last = self.trains.iter_mut().rfind(|train| train.way == way && !train.places.is_empty());
         if let Some(train) = last
+            && !alone
             && if cut { train.takes(octets) } else { listed && train.places.len() < MAX_TRAIN }
         {
             return train.add(place, octets);
@@ -189,6 +190,7 @@ impl Encapsulate {
         let train = &mut self.trains[next];
         (train.way, train.size, train.octets, train.closed) = (way, octets, 0, false);
         train.add(place, octets);
+        train.closed |= alone;
     }
 
     /// Sends all that was gathered.

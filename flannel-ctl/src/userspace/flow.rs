@@ -16,6 +16,10 @@ pub(super) struct Flow {
     pub(super) hash: u32,
     /// The outer packet's type of service: the congestion mark, and nothing else.
     pub(super) outer_tos: u8,
+    /// Does not leave in a train with others. What one train brings, a peer's kernel takes through connection tracking step by step for all
+    /// together, so each is the first of its flow. It makes one of them for TCP and UDP (`nf_ct_resolve_clash`,
+    /// `net/netfilter/nf_conntrack_core.c`, 6.18), but of echo requests it drops all but one.
+    pub(super) alone: bool,
 }
 
 impl Flow {
@@ -37,8 +41,10 @@ impl Flow {
             }
             _ => return None,
         };
-        let hash = (mix(seed, ports(packet)) >> 32) as u32;
-        Some(Self { family, destination, hash, outer_tos: ecn::encapsulate(tos) })
+        let (protocol, ports) = transport(packet);
+        let hash = (mix(seed, ports) >> 32) as u32;
+        let alone = matches!(protocol, layout::ICMP | layout::ICMPV6);
+        Some(Self { family, destination, hash, outer_tos: ecn::encapsulate(tos), alone })
     }
 }
 
@@ -52,13 +58,14 @@ pub(super) fn source(packet: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Ports of the first fragment only would part it from the others.
-fn ports(packet: &[u8]) -> u64 {
+/// Protocol and ports. Those of the first fragment only would part it from the others.
+fn transport(packet: &[u8]) -> (u8, u64) {
     match Layout::of(packet) {
-        Ok(Layout { protocol: layout::TCP | layout::UDP, fragment: false, transport, .. }) => {
-            packet.get(transport..transport + 4).map_or(0, |ports| u64::from(word(ports, 0)))
+        Ok(Layout { protocol: protocol @ (layout::TCP | layout::UDP), fragment: false, transport, .. }) => {
+            (protocol, packet.get(transport..transport + 4).map_or(0, |ports| u64::from(word(ports, 0))))
         }
-        _ => 0,
+        Ok(Layout { protocol, .. }) => (protocol, 0),
+        Err(_) => (0, 0),
     }
 }
 

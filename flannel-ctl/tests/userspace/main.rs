@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says by its panic what went wrong")]
 
+mod bursts;
 mod forged;
 mod life;
 mod mesh;

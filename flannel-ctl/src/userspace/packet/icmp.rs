@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     checksum,
-    layout::{self, Layout},
+    layout::{self, ICMP, ICMPV6, Layout},
 };
 use crate::model::Family;
 
@@ -18,8 +18,6 @@ pub const MAX: usize = 1280;
 /// RFC 1812, 4.3.2.3: as much as fits what every host takes.
 const MAX_V4: usize = 576;
 const ICMP_HEADER: usize = 8;
-const ICMP: u8 = 1;
-const ICMP_V6: u8 = 58;
 const HOPS: u8 = 64;
 /// Precedence "internetwork control", as the kernel's errors have.
 const TOS: u8 = 0xc0;
@@ -74,10 +72,10 @@ pub fn write(problem: Problem, packet: &[u8], from: IpAddr, out: &mut [u8; MAX])
         }
         (Family::V6, IpAddr::V6(from)) => {
             let [l0, l1] = (length - 40).to_be_bytes();
-            header[..8].copy_from_slice(&[0x60, 0, 0, 0, l0, l1, ICMP_V6, HOPS]);
+            header[..8].copy_from_slice(&[0x60, 0, 0, 0, l0, l1, ICMPV6, HOPS]);
             header[8..24].copy_from_slice(&from.octets());
             header[24..].copy_from_slice(source);
-            checksum::pseudo(&header[8..40], ICMP_V6) + checksum::length(total - 40)
+            checksum::pseudo(&header[8..40], ICMPV6) + checksum::length(total - 40)
         }
         (Family::V4 | Family::V6, _) => return None,
     };
@@ -129,7 +127,7 @@ fn is_error(layout: &Layout, packet: &[u8]) -> bool {
             let not_first = packet.get(6..8).is_none_or(|offset| (offset[0] & 0x1f, offset[1]) != (0, 0));
             not_first || layout.protocol == ICMP && matches!(kind, None | Some(3 | 4 | 5 | 11 | 12))
         }
-        Family::V6 => layout.protocol == ICMP_V6 && (layout.fragment || kind.is_none_or(|kind| kind < 128)),
+        Family::V6 => layout.protocol == ICMPV6 && (layout.fragment || kind.is_none_or(|kind| kind < 128)),
     }
 }
 

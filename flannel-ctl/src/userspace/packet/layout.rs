@@ -6,10 +6,14 @@ use std::ops::Range;
 
 use crate::model::Family;
 
+/// ICMP's protocol number.
+pub const ICMP: u8 = 1;
 /// TCP's protocol number.
 pub const TCP: u8 = 6;
 /// UDP's protocol number.
 pub const UDP: u8 = 17;
+/// ICMPv6's protocol number.
+pub const ICMPV6: u8 = 58;
 
 /// TCP's flags.
 pub mod flags {
