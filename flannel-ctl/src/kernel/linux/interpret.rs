@@ -120,7 +120,7 @@ impl LinuxKernel {
             self.routes = None;
         }
         let overlay = devices.contains(&address.index) || self.scope.covers(&address.net);
-        if overlay { Interpretation::Irrelevant } else { Interpretation::Topology }
+        if overlay || is_link_local(&address.net) { Interpretation::Irrelevant } else { Interpretation::Topology }
     }
 
     fn neighbour_notice(&mut self, gone: bool, neighbour: &Neighbour) -> Interpretation {
@@ -168,6 +168,9 @@ impl LinuxKernel {
                 Interpretation::Irrelevant
             };
         }
+        if is_link_local(&entry.dst) && entry.device != self.scope.uplink {
+            return Interpretation::Irrelevant;
+        }
         Interpretation::Topology
     }
 
@@ -197,6 +200,12 @@ impl LinuxKernel {
             None => Interpretation::Resync("a nexthop object was changed"),
         }
     }
+}
+
+/// Every interface gets such an IPv6 address and its route some time after it went up, each new pod's too, and no peer
+/// is dialled by way of them.
+fn is_link_local(net: &IpNet) -> bool {
+    matches!(net, IpNet::V6(net) if net.addr().is_unicast_link_local())
 }
 
 /// The first notice of a device: it says that all flags changed (`rtnl_configure_link`, 6.18).

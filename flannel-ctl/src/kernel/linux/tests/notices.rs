@@ -173,6 +173,8 @@ fn what_concerns_neither_us_nor_the_way_to_peers_is_irrelevant() {
         ip("addr add 10.156.64.1/24 dev cni0");
         ip("neigh add 10.156.64.7 lladdr 02:00:00:00:00:01 dev cni0 nud reachable");
         ip("route add 10.156.64.9/32 dev cni0");
+        // As each interface gets one by itself, with a route, some time after it went up.
+        ip("-6 address add fe80::77/64 dev cni0 nodad");
         assert_eq!(heard(&mut lab, &notices), []);
         ip("route add 8.8.8.0/24 via 192.168.0.9");
         assert_eq!(heard(&mut lab, &notices), [Interpretation::Topology]);
