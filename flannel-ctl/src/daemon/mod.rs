@@ -26,9 +26,11 @@ use std::{
     time::Instant,
 };
 
+use futures::future::select_all;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::{JoinHandle as Task, spawn_blocking},
 };
 
 pub use error::StartError;
@@ -123,9 +125,10 @@ async fn serve(settings: Settings, parting: Parting) -> Result<(), StartError> {
         .name("reconcile".into())
         .spawn(move || Agent::<LinuxKernel, Node>::new(kernel, node, start).run(&wake_rx))
         .map_err(StartError::Thread)?;
+    let mut agent = spawn_blocking(|| drop(agent.join()));
     let ended = tokio::select! {
         () = stop.asked() => None,
-        name = died(&agent, &listeners) => Some(name),
+        name = died(&mut agent, listeners) => Some(name),
     };
     notify::stopping();
     tracing::info!("stopping; the datapath stays in place and carries packets");
@@ -134,7 +137,9 @@ async fn serve(settings: Settings, parting: Parting) -> Result<(), StartError> {
     drop(wake_tx.send(Wake::Stop));
     drop(tokio::time::timeout(prepare::RELEASE_LIMIT, source).await);
     // It leaves its engines to `parting`.
-    drop(tokio::time::timeout(prepare::RELEASE_LIMIT, tokio::task::spawn_blocking(|| agent.join())).await);
+    if !agent.is_finished() {
+        drop(tokio::time::timeout(prepare::RELEASE_LIMIT, agent).await);
+    }
     match ended {
         None => Ok(()),
         Some(name) => Err(StartError::Died(name)),
@@ -168,18 +173,20 @@ async fn report_end(what: &'static str, server: impl Future<Output = std::io::Re
     }
 }
 
-/// Completes if one of them ends without having been asked to: a bug, and nothing to go on without.
-async fn died(agent: &JoinHandle<()>, listeners: &[(&'static str, JoinHandle<()>)]) -> &'static str {
-    let mut tick = tokio::time::interval(std::time::Duration::from_secs(1));
-    loop {
-        tick.tick().await;
-        // The listeners end when it does, so it comes first.
-        if agent.is_finished() {
-            return "reconcile loop";
-        }
-        if let Some((name, _)) = listeners.iter().find(|(_, thread)| thread.is_finished()) {
-            return name;
-        }
+/// Completes if one of them ends without having been asked to: a bug, and nothing to go on without. Each is waited for by
+/// a thread, so that an idle daemon need not look.
+async fn died(agent: &mut Task<()>, listeners: Vec<(&'static str, JoinHandle<()>)>) -> &'static str {
+    let listeners = listeners.into_iter().map(|(name, thread)| {
+        spawn_blocking(move || {
+            drop(thread.join());
+            name
+        })
+    });
+    tokio::select! {
+        // The listeners end when it does.
+        biased;
+        _ = agent => "reconcile loop",
+        (name, ..) = select_all(listeners) => name.unwrap_or("thread that listens"),
     }
 }
 
