@@ -80,7 +80,7 @@ pub use node::{Launch, Node};
 pub use picture::Picture;
 pub use ping::{Ping, PingReport};
 pub use pod::{Pod, SubnetEnv};
-pub use precondition::{missing_root, on_path, skip_unless};
+pub use precondition::{given_program, missing_root, on_path, skip_unless};
 pub use process::{Process, cpu_time};
 pub use second_pod::SecondPod;
 pub use stopwatch::Stopwatch;

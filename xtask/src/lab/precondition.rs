@@ -1,6 +1,9 @@
 //! What a test needs from the machine, and what happens where that is missing.
 
-use std::process::{Command, Stdio};
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 /// Why the lab cannot work here for want of privileges: one line, or nothing.
 pub fn missing_root() -> Option<String> {
@@ -28,9 +31,32 @@ pub fn skip_unless(programs: &[&str]) -> bool {
         Some(format!("{program} is missing: `cargo xtask test` installs it, or says how"))
     });
     let Some(reason) = missing else { return false };
+    skip(&reason);
+    true
+}
+
+/// Somebody else's program that no package brings, by the environment variable that names it; without it the test is skipped
+/// as by [`skip_unless`]. `what` is it, such as `flannel's own daemon`.
+///
+/// # Panics
+///
+/// With `CI` set.
+pub fn given_program(variable: &str, what: &str) -> Option<PathBuf> {
+    let help = format!(
+        "set {variable} to the path of {what} (docs/testing.md, \"Other people's programs\", says how to build it)"
+    );
+    let reason = match std::env::var_os(variable).map(PathBuf::from) {
+        Some(path) if path.is_file() => return Some(path),
+        Some(path) => format!("{variable}={} is no file: {help}", path.display()),
+        None => format!("{variable} is not set: {help}"),
+    };
+    skip(&reason);
+    None
+}
+
+fn skip(reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "skipped, and CI is set: {reason}");
     println!("SKIPPED: {reason}");
-    true
 }
 
 /// Whether a program can be found by name.

@@ -41,10 +41,16 @@ pub(crate) enum Lane {
     Bpf,
     E2e,
     Kernels,
+    Real,
 }
 
 impl Lane {
-    pub(crate) const ALL: [Self; 5] = [Self::Fast, Self::Netns, Self::Bpf, Self::E2e, Self::Kernels];
+    pub(crate) const ALL: [Self; 6] = [Self::Fast, Self::Netns, Self::Bpf, Self::E2e, Self::Kernels, Self::Real];
+
+    /// What runs unasked: everything that needs nothing but packages.
+    pub(crate) fn unasked(self) -> bool {
+        self != Self::Real
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -53,6 +59,7 @@ impl Lane {
             Self::Bpf => "bpf",
             Self::E2e => "e2e",
             Self::Kernels => "kernels",
+            Self::Real => "real",
         }
     }
 
@@ -63,6 +70,7 @@ impl Lane {
             Self::Bpf => "the BPF programs in the running kernel",
             Self::E2e => "whole clusters through the built binary",
             Self::Kernels => "other kernels than this machine's, under emulation",
+            Self::Real => "beside flannel's own daemon and Kubernetes' own API server, where variables name them",
         }
     }
 
@@ -71,7 +79,7 @@ impl Lane {
             Self::Fast => vec![Tool::Component("cargo-fmt", "rustfmt")],
             Self::Netns => BASICS.to_vec(),
             Self::Bpf => [&[IP, NFT, PING, BPFTOOL, STRACE, IPERF3][..], &tools::BPF].concat(),
-            Self::E2e => {
+            Self::E2e | Self::Real => {
                 let more = [
                     Tool::Program("ethtool", "ethtool"),
                     STRACE,
