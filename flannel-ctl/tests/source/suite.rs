@@ -58,6 +58,7 @@ suites! {
     a_changed_address_keeps_the_subnet,
     a_changed_value_is_written_in_place_with_the_fields_of_others,
     a_lease_of_flannel_is_taken_over_and_hung_on_our_own,
+    a_lease_is_written_again_for_daemons_of_flannels_that_miss_changes,
     a_lease_that_does_not_fit_the_network_is_released,
     the_previous_subnet_is_taken_again,
     a_hundred_simultaneous_starts_get_a_hundred_subnets,
@@ -167,6 +168,26 @@ async fn a_lease_of_flannel_is_taken_over_and_hung_on_our_own(server: Server) {
     assert_eq!(now.len(), 1);
     assert!(now[0].lease() != theirs && now[0].lease() != 0);
     assert!(now[0].value_str().unwrap().contains(r#""NodeID":"a""#));
+}
+
+/// flannel's daemon up to 0.21.0 watches for one change at a time, and misses what is written in between.
+async fn a_lease_is_written_again_for_daemons_of_flannels_that_miss_changes(server: Server) {
+    let mut client = server.with_network(NETWORK).await;
+    let lease = client.lease_grant(3600, None).await.unwrap().id();
+    let options = PutOptions::new().with_lease(lease);
+    client.put(key("10.5.77.0-24"), flannel_value("192.0.2.77"), Some(options)).await.unwrap();
+    let mut node = Setup::new(server.config(), "a", "192.0.2.1").run().await;
+    node.until_listed().await;
+    let name = node.acquired.key.clone();
+    let before = stored_at(&mut client, &name).await.unwrap();
+    for _ in 0..2 {
+        let known = node.leases[&name].modified;
+        node.until("it is written again", |node| node.leases[&name].modified > known).await;
+    }
+    let after = stored_at(&mut client, &name).await.unwrap();
+    assert_eq!((after.value(), after.lease()), (before.value(), before.lease()));
+    assert_eq!(node.count(|event| matches!(event, Event::Own(_))), 1, "no news to ourselves");
+    assert_eq!(node.count(|event| matches!(event, Event::Conflict { .. })), 0);
 }
 
 async fn a_lease_that_does_not_fit_the_network_is_released(server: Server) {

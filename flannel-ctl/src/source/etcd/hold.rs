@@ -10,6 +10,7 @@ use super::{
     acquire::{AcquireError, acquire},
     judge::{Verdict, judge},
     owned::{Owned, encode, merged},
+    repeat::Repeat,
     session::Write,
     view::View,
 };
@@ -38,6 +39,7 @@ pub(super) struct Hold {
     may_write: bool,
     /// Something is left to do then.
     retry_at: Option<Instant>,
+    repeat: Repeat,
     quarrel: Backoff,
     /// Not before then is an overwrite answered.
     quarrel_until: Option<Instant>,
@@ -54,6 +56,7 @@ impl Hold {
             renew_at: Instant::now(),
             may_write: false,
             retry_at: None,
+            repeat: Repeat::after(Instant::now()),
             quarrel: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
             quarrel_until: None,
             trouble: Backoff::new(Duration::from_millis(100), Duration::from_secs(4)),
@@ -75,7 +78,8 @@ impl Hold {
 
     /// When [`Self::settle`] wants to be called even though nothing happened.
     pub(super) fn due(&self) -> Instant {
-        self.retry_at.map_or(self.renew_at, |retry| retry.min(self.renew_at))
+        let routine = self.renew_at.min(self.repeat.at());
+        self.retry_at.map_or(routine, |retry| retry.min(routine))
     }
 
     /// Gives our subnet up if it is another's by now. Needs no request, so that a subnet that is
@@ -103,7 +107,8 @@ impl Hold {
         sink: &dyn EventSink,
     ) -> Result<Option<String>, EtcdError> {
         self.retry_at = None;
-        match self.try_settle(session, view, sink).await {
+        let again = self.repeat.take(Instant::now()) && view.has_flannels_daemons();
+        match self.try_settle(session, view, sink, again).await {
             Ok(()) => {
                 if self.retry_at.is_none() {
                     self.trouble.reset();
@@ -144,6 +149,7 @@ impl Hold {
         session: &Session,
         view: &mut View,
         sink: &dyn EventSink,
+        again: bool,
     ) -> Result<(), AcquireError> {
         loop {
             let Some(owned) = &self.owned else {
@@ -187,6 +193,9 @@ impl Hold {
                 Verdict::Lost(reason) => self.lose(view, sink, reason),
                 Verdict::Yield(reason) => self.yield_to(view, sink, reason),
             }
+        }
+        if again {
+            self.write_again(session, view, sink).await?;
         }
         self.renew(session, view, sink).await?;
         self.prove_right(session).await?;
@@ -237,6 +246,19 @@ impl Hold {
         Ok(())
     }
 
+    /// The same value once more, for daemons that missed it.
+    async fn write_again(&mut self, session: &Session, view: &mut View, sink: &dyn EventSink) -> Result<(), EtcdError> {
+        let now = view.own().cloned();
+        let repeat = std::mem::replace(&mut self.repeat, Repeat::after(Instant::now()));
+        let outcome = self.write(session, view, sink, now).await;
+        self.repeat = repeat;
+        if view.own().map(|own| own.modified) != self.owned.as_ref().map(|owned| owned.record.modified) {
+            // Somebody else was faster: that is to be judged first.
+            self.retry_at = Some(Instant::now());
+        }
+        outcome
+    }
+
     async fn renew(&mut self, session: &Session, view: &mut View, sink: &dyn EventSink) -> Result<(), EtcdError> {
         let Some(owned) = &self.owned else { return Ok(()) };
         if Instant::now() < self.renew_at {
@@ -282,6 +304,9 @@ impl Hold {
         let lease = owned.lease();
         let news = self.own().as_ref() != Some(&lease)
             || self.owned.as_ref().is_some_and(|o| o.record.created != owned.record.created);
+        if self.owned.as_ref().is_none_or(|before| before.record.modified != owned.record.modified) {
+            self.repeat = Repeat::after(Instant::now());
+        }
         self.owned = Some(owned);
         if news {
             sink.send(Event::Own(lease));

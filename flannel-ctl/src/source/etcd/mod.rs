@@ -14,6 +14,7 @@ mod judge;
 mod network;
 mod owned;
 mod record;
+mod repeat;
 mod rights;
 mod run;
 mod session;

@@ -11,6 +11,8 @@ pub(super) struct View {
     /// Everything up to here is in.
     revision: i64,
     keys: HashMap<String, i64>,
+    /// Keys of leases that flannel's own daemon wrote.
+    flannels: HashSet<String>,
     own_key: Option<String>,
     own: Option<LeaseRecord>,
 }
@@ -20,6 +22,7 @@ impl View {
     pub(super) fn replace(&mut self, listing: &Listing) {
         self.revision = listing.revision;
         self.keys = listing.records.iter().map(|record| (record.key.clone(), record.modified)).collect();
+        self.flannels = listing.records.iter().filter(|r| is_flannels(r)).map(|record| record.key.clone()).collect();
         self.own = self.own_key.as_ref().and_then(|key| listing.records.iter().find(|r| r.key == *key)).cloned();
     }
 
@@ -57,6 +60,11 @@ impl View {
                     return None;
                 }
                 self.keys.insert(record.key.clone(), record.modified);
+                if is_flannels(&record) {
+                    self.flannels.insert(record.key.clone());
+                } else {
+                    self.flannels.remove(&record.key);
+                }
                 if self.own_key.as_ref() == Some(&record.key) {
                     // Our own write may be known already, and be newer than what the watch tells.
                     if self.own.as_ref().is_none_or(|own| own.modified < record.modified) {
@@ -72,10 +80,16 @@ impl View {
                 if self.own_key.as_ref() == Some(&key) && self.own.as_ref().is_some_and(|own| own.modified < revision) {
                     self.own = None;
                 }
+                self.flannels.remove(&key);
                 self.keys.remove(&key).map(|_| Event::Delete(key))
             }
             Change::Config(_) => None,
         }
+    }
+
+    /// There are nodes of flannel's own daemon, as far as their leases tell.
+    pub(super) fn has_flannels_daemons(&self) -> bool {
+        self.flannels.iter().any(|key| self.own_key.as_ref() != Some(key))
     }
 
     /// Every key that is there.
@@ -88,6 +102,13 @@ impl View {
         let count = i64::try_from(self.keys.len()).unwrap_or(i64::MAX);
         (count, self.keys.values().copied().max().unwrap_or(0))
     }
+}
+
+/// A lease that ends by itself (a reservation does not), and whose value does not name its node by an id. Read without a
+/// parser, since it is asked of every lease of every list.
+fn is_flannels(record: &LeaseRecord) -> bool {
+    let names = |field: &[u8]| record.value.windows(field.len()).any(|part| part == field);
+    record.lease_id != 0 && names(br#""PublicIP""#) && !names(br#""NodeID""#)
 }
 
 #[cfg(test)]
@@ -116,6 +137,27 @@ mod tests {
         assert_eq!(view.summary(), (2, 12));
         assert_eq!(view.apply(Change::Delete("a".into(), 13)), Some(Event::Delete("a".into())));
         assert_eq!(view.summary(), (1, 7));
+    }
+
+    #[test]
+    fn flannels_own_daemons_are_known_by_what_they_write() {
+        let mut view = view();
+        let written = |key: &str, modified, lease_id, value: &str| LeaseRecord {
+            value: value.into(),
+            lease_id,
+            ..record(key, modified)
+        };
+        let flannels = r#"{"PublicIP":"10.0.0.1","PublicIPv6":null,"BackendType":"vxlan"}"#;
+        view.apply(Change::Put(written("ours", 11, 5, r#"{"PublicIP":"10.0.0.1","PublicIPv6":null,"NodeID":"a"}"#)));
+        view.apply(Change::Put(written("reserved", 12, 0, flannels)));
+        view.apply(Change::Put(written("own", 13, 5, flannels)));
+        assert!(!view.has_flannels_daemons(), "what we have taken over is none of theirs");
+        view.apply(Change::Put(written("theirs", 14, 5, flannels)));
+        assert!(view.has_flannels_daemons());
+        view.apply(Change::Delete("theirs".into(), 15));
+        assert!(!view.has_flannels_daemons());
+        view.replace(&Listing { revision: 20, records: vec![written("theirs", 16, 5, flannels)] });
+        assert!(view.has_flannels_daemons());
     }
 
     #[test]
