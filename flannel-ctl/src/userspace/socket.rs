@@ -120,12 +120,16 @@ fn sending(local: IpAddr) -> Result<UdpSocket, EngineError> {
         nix::errno::Errno::EPERM => Ok(()),
         other => Err(failed("set the send buffer")(other.into())),
     })?;
-    // As the kernel's VXLAN device: routers on the way may fragment.
+    // As the kernel's VXLAN device: routers on the way may fragment, and there is no flow label.
     let (level, name) = match address {
         SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
         SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
     };
     sys::set_option(socket.as_fd(), level, name, libc::IP_PMTUDISC_DONT).map_err(failed("allow fragments"))?;
+    if address.is_ipv6() {
+        sys::set_option(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_AUTOFLOWLABEL, 0)
+            .map_err(failed("leave the flow label out"))?;
+    }
     socket.set_write_timeout(Some(SEND_PATIENCE)).map_err(failed("set the send timeout"))?;
     bind_to(&socket, address).map_err(failed("bind"))?;
     Ok(socket)

@@ -64,6 +64,27 @@ fn vxlan_leaves_time_to_live_and_service_alone_and_carries_congestion_over() {
     assert_eq!(carried(&first, &second, 64, 0xb8 | 0x02), (64, 0xb8 | 0x03));
 }
 
+/// As the kernel's VXLAN device; a UDP socket draws one for each of its own flows unasked.
+#[test]
+fn outer_packets_over_ipv6_have_no_flow_label() {
+    if skip_unless(&["ip", "nft"]) {
+        return;
+    }
+    let [mut first, mut second] = nodes("usfl");
+    first.start(&first.options(vxlan(1), Family::V6));
+    second.start(&second.options(vxlan(2), Family::V6));
+    for rule in [
+        "add table ip6 wire",
+        "add chain ip6 wire in { type filter hook prerouting priority -300 ; }",
+        "add rule ip6 wire in udp dport 8472 ip6 flowlabel != 0 drop",
+    ] {
+        xtask::lab::run(second.netns.command("nft").args(rule.split(' '))).unwrap();
+    }
+    for family in Family::ALL {
+        echo(&first, &second, family, 100);
+    }
+}
+
 #[test]
 fn flannels_own_wire_takes_one_from_the_time_to_live_on_either_side() {
     if skip_unless(&["ip"]) {
