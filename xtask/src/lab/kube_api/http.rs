@@ -1,4 +1,4 @@
-//! HTTP as far as the fake API server needs it: one request per connection.
+//! HTTP as far as the fake API server needs it: one request after another on a connection.
 
 use std::{
     collections::BTreeMap,
@@ -50,7 +50,7 @@ pub(super) fn answer(stream: &mut impl Write, code: u16, body: &Value) -> io::Re
     let body = body.to_string();
     write!(
         stream,
-        "HTTP/1.1 {code} x\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {code} x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
     stream.flush()
@@ -61,10 +61,16 @@ pub(super) fn status(code: u16, reason: &str, message: &str) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": reason, "code": code})
 }
 
+/// The same about one object, or about all of a kind.
+pub(super) fn status_of(code: u16, reason: &str, message: &str, kind: &str, name: &str) -> Value {
+    let mut status = status(code, reason, message);
+    status["details"] = if name.is_empty() { json!({"kind": kind}) } else { json!({"name": name, "kind": kind}) };
+    status
+}
+
 /// The beginning of an answer whose end is not known.
 pub(super) fn begin_stream(stream: &mut impl Write) -> io::Result<()> {
-    let head =
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes())?;
     stream.flush()
 }

@@ -7,6 +7,8 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
+use super::http;
+
 /// Everything, behind one lock.
 #[derive(Debug)]
 pub(super) struct Objects {
@@ -135,14 +137,23 @@ impl Objects {
         Some(&self.history[first..])
     }
 
-    /// A page of the list behind `token`; `None`: the token is too old.
-    pub(super) fn page(&self, limit: usize, token: Option<&str>) -> Option<Value> {
-        let (version, after) = match token.and_then(|token| token.split_once('.')) {
-            Some((version, after)) => (version.parse().ok()?, Some(after)),
+    /// What a watch from `version` on is told if nobody knows any more what happened then.
+    pub(super) fn too_old(&self, version: u64) -> Option<Value> {
+        let text = format!("too old resource version: {version} ({})", self.oldest);
+        (version < self.oldest).then(|| http::status(410, "Expired", &text))
+    }
+
+    /// A page of the list behind `token`.
+    pub(super) fn page(&self, limit: usize, token: Option<&str>) -> Result<Value, BadToken> {
+        let (version, after) = match token {
+            Some(token) => {
+                let (version, after) = token.split_once('.').ok_or(BadToken::Nonsense)?;
+                (version.parse().map_err(|_| BadToken::Nonsense)?, Some(after))
+            }
             None => (self.version, None),
         };
         if version < self.oldest {
-            return None;
+            return Err(BadToken::Old(format!("{}.{}", self.version, after.unwrap_or_default())));
         }
         let rest: Vec<_> =
             self.nodes.iter().filter(|(name, _)| after.is_none_or(|after| name.as_str() > after)).collect();
@@ -152,9 +163,27 @@ impl Objects {
             metadata["continue"] = format!("{version}.{last}").into();
             metadata["remainingItemCount"] = (rest.len() - page.len()).into();
         }
-        let items: Vec<_> = page.iter().map(|(_, node)| *node).collect();
-        Some(json!({"kind": "NodeList", "apiVersion": "v1", "metadata": metadata, "items": items}))
+        let items: Vec<_> = page.iter().map(|(_, node)| as_item(node)).collect();
+        Ok(json!({"kind": "NodeList", "apiVersion": "v1", "metadata": metadata, "items": items}))
     }
+}
+
+/// A token that continues no list.
+#[derive(Debug)]
+pub(super) enum BadToken {
+    Nonsense,
+    /// The history is gone; with this one the rest can be had as it is now.
+    Old(String),
+}
+
+/// What everything in a list is, only the list says.
+fn as_item(node: &Value) -> Value {
+    let mut item = node.clone();
+    if let Some(item) = item.as_object_mut() {
+        item.remove("kind");
+        item.remove("apiVersion");
+    }
+    item
 }
 
 fn set_cidrs(node: &mut Value, cidrs: &[&str]) {
@@ -182,7 +211,13 @@ pub(super) fn patch_status(node: &mut Value, patch: &Value) {
     }
     for condition in patch["status"]["conditions"].as_array().into_iter().flatten() {
         let Some(conditions) = node["status"]["conditions"].as_array_mut() else { return };
-        conditions.retain(|there| there["type"] != condition["type"]);
-        conditions.push(condition.clone());
+        match conditions.iter_mut().find(|there| there["type"] == condition["type"]) {
+            Some(there) => {
+                for (name, value) in condition.as_object().into_iter().flatten() {
+                    there[name] = value.clone();
+                }
+            }
+            None => conditions.push(condition.clone()),
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
+    ops::ControlFlow,
     sync::{Condvar, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -10,11 +11,16 @@ use serde_json::{Value, json};
 
 use super::{
     http::{self, Request},
-    objects::{Entry, Objects, patch_status},
+    objects::{BadToken, Entry, Objects, patch_status},
 };
 
 /// Between two bookmarks of a watch.
 const BOOKMARK: Duration = Duration::from_secs(1);
+
+const TOO_OLD: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
+     the continue parameter, or use the continue token in this response to retrieve the remainder of the results. \
+     Continuing with the provided token results in an inconsistent list - objects that were created, modified, or \
+     deleted between the time the first chunk was returned and now may show up in the list.";
 
 /// The objects, and who waits for changes.
 #[derive(Debug, Default)]
@@ -35,14 +41,29 @@ impl Shared {
         self.objects.lock().expect("no panic while the objects are changed")
     }
 
-    /// One request and its answer. `known`: the connection itself says who the client is.
+    /// Requests and their answers, until the client leaves. `known`: the connection itself says who the client is.
     pub(super) fn serve(
         &self,
         stream: &mut (impl Read + Write),
         known: bool,
         ended: &dyn Fn() -> bool,
     ) -> io::Result<()> {
-        let Some(request) = Request::read(stream)? else { return Ok(()) };
+        while let Some(request) = Request::read(stream)? {
+            if ended() || self.answer(stream, &request, known, ended)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One answer; a watch that is cut ends its connection.
+    fn answer(
+        &self,
+        stream: &mut (impl Read + Write),
+        request: &Request,
+        known: bool,
+        ended: &dyn Fn() -> bool,
+    ) -> io::Result<ControlFlow<()>> {
         let parts: Vec<&str> = request.path.trim_start_matches("/api/v1/").split('/').collect();
         let watch = request.query.get("watch").is_some_and(|text| text == "true" || text == "1");
         let (verb, resource, name) = match (request.method.as_str(), parts.as_slice()) {
@@ -50,21 +71,23 @@ impl Shared {
             ("GET", ["nodes", name]) => ("get", "nodes", (*name).to_owned()),
             ("PATCH", ["nodes", name, "status"]) => ("patch", "nodes/status", (*name).to_owned()),
             ("GET", ["namespaces", namespace, "pods", name]) => ("get", "pods", format!("{namespace}/{name}")),
-            _ => return http::answer(stream, 404, &http::status(404, "NotFound", "no such path here")),
+            _ => {
+                http::answer(stream, 404, &http::status(404, "NotFound", "no such path here"))?;
+                return Ok(ControlFlow::Continue(()));
+            }
         };
         let delay = self.with(|objects| {
             objects.requests.push(format!("{verb} {resource} {name}").trim_end().to_owned());
             objects.delay
         });
         std::thread::sleep(delay);
-        if let Some((code, refusal)) = self.refusal(&request, verb, resource, &name, known) {
-            return http::answer(stream, code, &refusal);
-        }
-        if verb == "watch" {
-            return self.watch(stream, &request, ended);
-        }
-        let (code, body) = self.respond(&request, verb, resource, &name);
-        http::answer(stream, code, &body)
+        let (code, body) = match self.refusal(request, verb, resource, &name, known) {
+            Some(refusal) => refusal,
+            None if verb == "watch" => return self.watch(stream, request, ended),
+            None => self.respond(request, verb, resource, &name),
+        };
+        http::answer(stream, code, &body)?;
+        Ok(ControlFlow::Continue(()))
     }
 
     fn refusal(&self, request: &Request, verb: &str, resource: &str, name: &str, known: bool) -> Option<(u16, Value)> {
@@ -76,20 +99,33 @@ impl Shared {
             return Some((401, http::status(401, "Unauthorized", "Unauthorized")));
         }
         objects.refused.contains(&(verb.to_owned(), resource.to_owned())).then(|| {
-            let message =
-                format!("{resource} \"{name}\" is forbidden: User \"lab\" cannot {verb} resource \"{resource}\"");
-            (403, http::status(403, "Forbidden", &message))
+            let (kind, name, place) = addressed(resource, name);
+            let object = if name.is_empty() { kind.to_owned() } else { format!("{kind} \"{name}\"") };
+            let message = format!(
+                "{object} is forbidden: User \"lab\" cannot {verb} resource \"{resource}\" in API group \"\" {place}"
+            );
+            (403, http::status_of(403, "Forbidden", &message, kind, name))
         })
     }
 
     fn respond(&self, request: &Request, verb: &str, resource: &str, name: &str) -> (u16, Value) {
-        let missing = || (404, http::status(404, "NotFound", &format!("{resource} \"{name}\" not found")));
+        let missing = || {
+            let (kind, name, _) = addressed(resource, name);
+            (404, http::status_of(404, "NotFound", &format!("{kind} \"{name}\" not found"), kind, name))
+        };
         match (verb, resource) {
             ("list", _) => {
                 let limit = request.query.get("limit").and_then(|text| text.parse().ok()).unwrap_or(usize::MAX);
                 match self.lock().page(limit, request.query.get("continue").map(String::as_str)) {
-                    Some(page) => (200, page),
-                    None => (410, gone()),
+                    Ok(page) => (200, page),
+                    Err(BadToken::Nonsense) => {
+                        (400, http::status(400, "BadRequest", "invalid continue token: continue key is not valid"))
+                    }
+                    Err(BadToken::Old(next)) => {
+                        let mut refusal = http::status(410, "Expired", TOO_OLD);
+                        refusal["metadata"]["continue"] = next.into();
+                        (410, refusal)
+                    }
                 }
             }
             ("get", "pods") => match self.lock().pods.get(name) {
@@ -100,10 +136,12 @@ impl Shared {
             _ => {
                 let kind = request.headers.get("content-type").map_or("", String::as_str);
                 if !kind.starts_with("application/strategic-merge-patch+json") {
-                    return (415, http::status(415, "UnsupportedMediaType", &format!("not for patches: {kind}")));
+                    let mut refusal = http::status(415, "UnsupportedMediaType", "415: Unsupported Media Type");
+                    refusal["details"] = json!({});
+                    return (415, refusal);
                 }
                 let Ok(patch) = serde_json::from_slice::<Value>(&request.body) else {
-                    return (400, http::status(400, "BadRequest", "the patch is no JSON"));
+                    return (400, http::status(400, "BadRequest", "unexpected EOF"));
                 };
                 let dry = request.query.contains_key("dryRun");
                 let change = |node: &mut Value| {
@@ -116,47 +154,64 @@ impl Shared {
         }
     }
 
-    fn watch(&self, stream: &mut impl Write, request: &Request, ended: &dyn Fn() -> bool) -> io::Result<()> {
+    fn watch(
+        &self,
+        stream: &mut impl Write,
+        request: &Request,
+        ended: &dyn Fn() -> bool,
+    ) -> io::Result<ControlFlow<()>> {
         let number = |name: &str| request.query.get(name).and_then(|text| text.parse().ok());
         let mut seen: u64 = number("resourceVersion").unwrap_or(0);
         let until = Instant::now() + Duration::from_secs(number("timeoutSeconds").unwrap_or(290));
+        let bookmarks = request.query.get("allowWatchBookmarks").is_some_and(|text| text == "true" || text == "1");
         let mut bookmark = Instant::now() + BOOKMARK;
         let mine = self.lock().watches;
-        if self.lock().since(seen).is_none() {
-            return http::answer(stream, 410, &gone());
-        }
         http::begin_stream(stream)?;
+        if let Some(refusal) = self.with(|objects| objects.too_old(seen)) {
+            // By then the answer has begun well, so the refusal is its first and last event.
+            http::chunk(stream, &format!("{}\n", json!({"type": "ERROR", "object": refusal})))?;
+            http::chunk(stream, "")?;
+            return Ok(ControlFlow::Continue(()));
+        }
         while Instant::now() < until && !ended() {
             let news = {
                 let objects = self.lock();
+                // Who has seen what is yet to come hears nothing until then.
                 let (objects, _) = self
                     .changed
                     .wait_timeout_while(objects, BOOKMARK / 4, |objects| {
-                        objects.version() == seen && objects.watches == mine
+                        objects.version() <= seen && objects.watches == mine
                     })
                     .expect("no panic while the objects are changed");
                 if objects.watches != mine {
-                    return Ok(());
+                    return Ok(ControlFlow::Break(()));
                 }
                 // A watch that runs has seen it all, whatever is compacted.
                 let news = objects.since(seen).unwrap_or_default().iter().map(Entry::line).collect::<String>();
-                seen = objects.version();
+                seen = seen.max(objects.version());
                 news
             };
             if !news.is_empty() {
                 http::chunk(stream, &news)?;
             }
-            if Instant::now() >= bookmark {
+            if bookmarks && Instant::now() >= bookmark {
+                let metadata = json!({"resourceVersion": seen.to_string(), "creationTimestamp": null});
                 let object =
-                    json!({"kind": "Node", "apiVersion": "v1", "metadata": {"resourceVersion": seen.to_string()}});
+                    json!({"kind": "Node", "apiVersion": "v1", "metadata": metadata, "spec": {}, "status": {}});
                 http::chunk(stream, &format!("{}\n", json!({"type": "BOOKMARK", "object": object})))?;
                 bookmark = Instant::now() + BOOKMARK;
             }
         }
-        http::chunk(stream, "")
+        http::chunk(stream, "")?;
+        Ok(ControlFlow::Continue(()))
     }
 }
 
-fn gone() -> Value {
-    http::status(410, "Expired", "The resourceVersion is too old")
+/// Kind and name of what a request is about, and where that is.
+fn addressed<'a>(resource: &'a str, name: &'a str) -> (&'a str, &'a str, String) {
+    let kind = resource.split('/').next().unwrap_or_default();
+    match name.split_once('/') {
+        Some((namespace, name)) => (kind, name, format!("in the namespace \"{namespace}\"")),
+        None => (kind, name, "at the cluster scope".into()),
+    }
 }
