@@ -38,7 +38,9 @@ pub(super) fn run(
                 pace.resumed(Instant::now());
             }
             Next::Nap => thread::sleep(NAP),
-            Next::Sleep => shared.stop.wait(sources).map_err(|e| shared.socket_error("wait for packets", e))?,
+            Next::Sleep => {
+                shared.stop.wait(sources, into.patience()).map_err(|e| shared.socket_error("wait for packets", e))?;
+            }
         }
     }
     Ok(())

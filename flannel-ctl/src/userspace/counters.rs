@@ -57,6 +57,8 @@ flannel_common::counters! {
     ReceivedRefused, "received_refused";
     /// Received: dropped by the kernel, the socket's buffer was full.
     ReceivedOverflow, "received_overflow";
+    /// Received: dropped by the socket's filter during a flood of what is refused.
+    ReceivedFiltered, "received_filtered";
 
     /// ICMP messages to senders.
     IcmpSent, "icmp_sent";

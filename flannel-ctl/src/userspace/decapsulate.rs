@@ -7,7 +7,11 @@ use std::{
     ops::Range,
     os::fd::AsFd as _,
     sync::Arc,
+    time::Instant,
 };
+
+use nix::poll::PollTimeout;
+use socket2::SockFilter;
 
 use super::{
     Counter, EngineError, Reader, WireFault,
@@ -19,6 +23,7 @@ use super::{
         coalesce::{Coalescer, Limits, MAX_PIECES, Super},
         ecn, ttl,
     },
+    sieve::{self, Sieve},
     sys::{self, Arrival},
 };
 
@@ -37,6 +42,10 @@ pub(super) struct Decapsulate {
     /// Memory that no message has reached yet costs nothing.
     buffer: Box<[u8]>,
     arrivals: Box<[Option<Arrival>]>,
+    sieve: Sieve,
+    filter: Box<[SockFilter]>,
+    /// In this turn.
+    refused: u32,
 }
 
 impl Decapsulate {
@@ -51,11 +60,15 @@ impl Decapsulate {
             (true, true) => TRAINS,
             (true, false) => sys::MAX_MESSAGES,
         };
+        let filter = sieve::program(&shared.options.wire).into();
         Self {
             shared,
             queue,
             counts,
             reader,
+            sieve: Sieve::new(Instant::now()),
+            filter,
+            refused: 0,
             coalescer: Coalescer::new(limits),
             buffer: vec![0; messages * LONGEST].into(),
             arrivals: vec![None; messages].into(),
@@ -64,6 +77,33 @@ impl Decapsulate {
 
     /// Hands on what one call brings; `one`: one message.
     pub(super) fn turn(&mut self, one: bool) -> Result<Found, EngineError> {
+        let found = self.take_up(one)?;
+        let refused = std::mem::take(&mut self.refused);
+        if refused > 0 || self.sieve.is_in() {
+            self.weigh(refused);
+        }
+        Ok(found)
+    }
+
+    /// How long to wait for something to come.
+    pub(super) fn patience(&self) -> PollTimeout {
+        if self.sieve.is_in() {
+            PollTimeout::try_from(sieve::WHILE).unwrap_or(PollTimeout::MAX)
+        } else {
+            PollTimeout::NONE
+        }
+    }
+
+    fn weigh(&mut self, refused: u32) {
+        let Some(comes) = self.sieve.refused(Instant::now(), refused) else { return };
+        let program = comes.then_some(&*self.filter);
+        if let Err(error) = self.shared.sockets.filter(self.queue, program) {
+            // Each is refused here as before, then.
+            tracing::debug!(%error, comes, "the filter of a receiving socket");
+        }
+    }
+
+    fn take_up(&mut self, one: bool) -> Result<Found, EngineError> {
         let socket = &self.shared.sockets.receive[self.queue];
         let arrivals = if one { &mut self.arrivals[..1] } else { &mut self.arrivals[..] };
         let most = arrivals.len();
@@ -98,16 +138,21 @@ impl Decapsulate {
     fn take(&mut self, begin: usize, arrival: &Arrival) {
         let each = arrival.segment.map_or(arrival.octets, usize::from);
         if arrival.cut || arrival.octets == 0 {
-            return self.counts.add(Counter::ReceivedMalformed, 1);
+            return self.refuse(Counter::ReceivedMalformed);
         }
         let mut at = 0;
         while at < arrival.octets {
             let end = (at + each).min(arrival.octets);
             if let Err(reason) = self.datagram(begin + at..begin + end, arrival) {
-                self.counts.add(reason, 1);
+                self.refuse(reason);
             }
             at = end;
         }
+    }
+
+    fn refuse(&mut self, reason: Counter) {
+        self.counts.add(reason, 1);
+        self.refused += 1;
     }
 
     fn datagram(&mut self, place: Range<usize>, arrival: &Arrival) -> Result<(), Counter> {

@@ -124,9 +124,11 @@ impl Engine {
 
     pub fn statistics(&self) -> Statistics {
         let shared = &self.shared;
-        let overflow = Counts::default();
-        overflow.add(Counter::ReceivedOverflow, shared.sockets.overflow());
-        let counts = shared.counts.iter().map(Arc::as_ref).chain([&overflow]);
+        let kernel = Counts::default();
+        let dropped = shared.sockets.dropped();
+        kernel.add(Counter::ReceivedOverflow, dropped.overflow);
+        kernel.add(Counter::ReceivedFiltered, dropped.filtered);
+        let counts = shared.counts.iter().map(Arc::as_ref).chain([&kernel]);
         let offloads = Offloads { udp_gso: shared.cuts(), ..shared.offloads };
         Statistics::new(counts, offloads, shared.tun.queues.len())
     }

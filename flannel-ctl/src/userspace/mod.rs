@@ -22,6 +22,7 @@ mod options;
 mod pace;
 pub mod packet;
 mod probe;
+mod sieve;
 mod socket;
 mod stay;
 mod sys;

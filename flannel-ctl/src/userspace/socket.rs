@@ -4,6 +4,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsFd as _, BorrowedFd},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -33,9 +34,28 @@ const SEND_PATIENCE: Duration = Duration::from_millis(200);
 pub(super) struct Sockets {
     /// At the tunnel's port. Flows stay with their socket, by a hash of addresses and ports.
     pub(super) receive: Vec<UdpSocket>,
+    /// What the filter of each has dropped.
+    filtered: Vec<Mutex<Filtered>>,
     /// At ports of the kernel's choice.
     pub(super) send: Vec<UdpSocket>,
     pub(super) offloads: Offloads,
+}
+
+/// The kernel counts what a filter drops together with what a full buffer does.
+#[derive(Debug, Default)]
+struct Filtered {
+    /// By filters that are gone.
+    before: u64,
+    /// What stood there when the one that is in came.
+    since: Option<u32>,
+}
+
+/// What the kernel dropped, of all sockets together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Dropped {
+    /// For want of room.
+    pub(super) overflow: u64,
+    pub(super) filtered: u64,
 }
 
 impl Sockets {
@@ -63,7 +83,8 @@ impl Sockets {
         let send: Vec<_> = (0..SOURCE_PORTS).map(|_| sending(local.ip())).collect::<Result<_, _>>()?;
         offloads.batches &= sys::has_batches(receive[0].as_fd());
         offloads.udp_gso &= send.iter().all(|socket| sys::has_udp_segment(socket.as_fd()));
-        Ok(Self { receive, send, offloads })
+        let filtered = receive.iter().map(|_| Mutex::default()).collect();
+        Ok(Self { receive, filtered, send, offloads })
     }
 
     /// The one for a flow with this hash.
@@ -71,9 +92,41 @@ impl Sockets {
         self.send[hash as usize % self.send.len()].as_fd()
     }
 
-    /// Datagrams that the kernel has not taken for want of room.
-    pub(super) fn overflow(&self) -> u64 {
-        self.receive.iter().filter_map(|socket| sys::overflow(socket.as_fd()).ok()).map(u64::from).sum()
+    /// Gives a receiving socket a filter, or takes it away.
+    pub(super) fn filter(&self, queue: usize, program: Option<&[SockFilter]>) -> io::Result<()> {
+        let socket = SockRef::from(&self.receive[queue]);
+        let mut filtered = self.filtered[queue].lock().unwrap_or_else(PoisonError::into_inner);
+        let dropped = sys::overflow(self.receive[queue].as_fd())?;
+        if let Some(program) = program {
+            socket.attach_filter(program)?;
+            filtered.since = Some(dropped);
+        } else {
+            socket.detach_filter()?;
+            filtered.before = filtered.by(dropped);
+            filtered.since = None;
+        }
+        Ok(())
+    }
+
+    /// Datagrams that the kernel has dropped.
+    pub(super) fn dropped(&self) -> Dropped {
+        let mut dropped = Dropped::default();
+        for (socket, filtered) in self.receive.iter().zip(&self.filtered) {
+            let filtered = filtered.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Ok(all) = sys::overflow(socket.as_fd()) {
+                let by_filter = filtered.by(all);
+                dropped.filtered += by_filter;
+                dropped.overflow += u64::from(all).saturating_sub(by_filter);
+            }
+        }
+        dropped
+    }
+}
+
+impl Filtered {
+    /// So many, where the kernel has counted that.
+    fn by(&self, now: u32) -> u64 {
+        self.before + self.since.map_or(0, |since| now.wrapping_sub(since).into())
     }
 }
 
@@ -102,6 +155,11 @@ fn prepare(socket: &UdpSocket, local: SocketAddr, buffer: usize, offloads: &mut 
         // Our own fast path leaves the sum out where the peer's device takes that, as this node's device may have done before.
         sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_NO_CHECK6_RX, 1)
             .map_err(failed("take datagrams without checksum"))?;
+    }
+    match SockRef::from(socket).detach_filter() {
+        // Who had it open before may have left one.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+        outcome => outcome.map_err(failed("remove the filter"))?,
     }
     if offloads.udp_gro {
         offloads.udp_gro = sys::set_udp_gro(socket.as_fd()).is_ok();

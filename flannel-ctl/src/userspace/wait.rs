@@ -43,11 +43,11 @@ impl Stop {
         self.flag.load(Ordering::Relaxed)
     }
 
-    /// Waits until there is something to read, or the end.
-    pub(super) fn wait(&self, sources: [BorrowedFd<'_>; 2]) -> io::Result<()> {
+    /// Waits until there is something to read, or the end; no longer than that.
+    pub(super) fn wait(&self, sources: [BorrowedFd<'_>; 2], patience: PollTimeout) -> io::Result<()> {
         let [tun, socket] = sources;
         let mut all = [tun, socket, self.bell.as_fd()].map(|source| PollFd::new(source, PollFlags::POLLIN));
-        match poll(&mut all, PollTimeout::NONE) {
+        match poll(&mut all, patience) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }

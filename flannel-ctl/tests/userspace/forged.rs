@@ -1,11 +1,12 @@
 //! Datagrams that nobody should send.
 
-use std::{io::ErrorKind, time::Duration};
+use std::{io::ErrorKind, os::fd::BorrowedFd, time::Duration};
 
 use flannel_ctl::{
     model::Family,
-    userspace::{Counter, Wire},
+    userspace::{Counter, Engine, Inherited, Options, Wire},
 };
+use socket2::{SockFilter, SockRef};
 use xtask::lab::{skip_unless, wait};
 
 use super::site::{PATIENCE, VNI, echo, inner, mac, nodes, outer, vxlan};
@@ -79,5 +80,67 @@ fn what_is_forged_is_dropped_and_counted_by_its_reason() {
     victim.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
     let after = victim.recv(&mut buffer).unwrap_err();
     assert!(matches!(after.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{after}");
+    echo(&second, &first, Family::V4, 100);
+}
+
+/// What comes in thousands is dropped before anybody is woken for it; what is for this node is not, and once it is over every reason is
+/// counted again.
+#[test]
+fn a_flood_is_filtered_and_what_is_meant_for_this_node_passes() {
+    if skip_unless(&["ip"]) {
+        return;
+    }
+    let [mut first, mut second] = nodes("usff");
+    first.start(&Options { queues: Some(1), ..first.options(vxlan(1), Family::V4) });
+    second.start(&second.options(vxlan(2), Family::V4));
+    let victim = first.udp(inner(Family::V4, 1));
+    let port = victim.local_addr().unwrap().port();
+    let attacker = second.udp(outer(Family::V4, 2));
+    attacker.connect((outer(Family::V4, 1), 8472)).unwrap();
+    let good = forged([10, 244, 2, 9], port);
+    let mut bad = good.clone();
+    bad[6] = 2;
+
+    let mut sent = 0;
+    wait::until("the flood to be filtered", PATIENCE, || {
+        for _ in 0..500 {
+            attacker.send(&bad).unwrap();
+        }
+        sent += 500;
+        (first.count(Counter::ReceivedFiltered) > 0).then_some(())
+    })
+    .unwrap();
+    attacker.send(&good).unwrap();
+    assert_eq!(victim.recv(&mut [0; 10]).unwrap(), 1);
+    echo(&second, &first, Family::V4, 1400);
+    let counted = || {
+        let counters = [Counter::ReceivedVni, Counter::ReceivedFiltered, Counter::ReceivedOverflow];
+        counters.map(|counter| first.count(counter)).iter().sum::<u64>()
+    };
+    // The wire may have lost some.
+    wait::until("it to be counted", PATIENCE, || (counted() > sent / 10 * 9).then_some(()))
+        .unwrap_or_else(|error| panic!("{error}: {} of {sent}", counted()));
+    assert!(counted() <= sent, "{} of {sent}", counted());
+
+    let (filtered, named) = (first.count(Counter::ReceivedFiltered), first.count(Counter::ReceivedVni));
+    wait::until("reasons to be counted again", PATIENCE, || {
+        attacker.send(&bad).unwrap();
+        (first.count(Counter::ReceivedVni) > named).then_some(())
+    })
+    .unwrap();
+    assert!(first.count(Counter::ReceivedFiltered) >= filtered, "what was counted stays counted");
+
+    // The next engine begins without the filter of the last one.
+    let engine = first.engine.take().unwrap();
+    let keep = |descriptors: Vec<BorrowedFd<'_>>| {
+        descriptors.iter().map(|descriptor| descriptor.try_clone_to_owned().unwrap()).collect::<Vec<_>>()
+    };
+    let inherited = Inherited { queues: keep(engine.queues()), sockets: keep(engine.sockets()) };
+    engine.stop();
+    SockRef::from(&inherited.sockets[0]).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)]).unwrap();
+    let (options, table) = (first.options(vxlan(1), Family::V4), first.table(Family::V4));
+    let start = || Engine::start_with(&options, &table, inherited, |error| panic!("{error}"));
+    first.engine = Some(first.netns.enter(start).unwrap().unwrap());
+    assert!(first.engine.as_ref().unwrap().has_adopted());
     echo(&second, &first, Family::V4, 100);
 }
