@@ -13,9 +13,9 @@ use std::{
 
 use super::KernelError;
 use crate::{
-    model::{EnginePolicy, EngineWire, Family, Kept, Key, Object, Op, State},
+    model::{EnginePolicy, Family, Kept, Key, Object, Op, State},
     plan::explain::explain as words,
-    userspace::{self, Engine, EngineError, Inherited, Offloads, Options, Statistics, Table, Wire},
+    userspace::{self, Engine, EngineError, Inherited, Offloads, Options, Statistics, Table},
 };
 
 /// How soon after one change of what is kept the next is written.
@@ -231,10 +231,7 @@ fn names(family: Family) -> [String; 2] {
 
 fn options(policy: &EnginePolicy) -> Options {
     Options {
-        wire: match policy.wire {
-            EngineWire::Vxlan { vni, mac } => Wire::Vxlan { vni, port: policy.port, mac },
-            EngineWire::Raw => Wire::Raw { port: policy.port },
-        },
+        wire: policy.wire,
         device: policy.device.clone(),
         mtu: policy.mtu,
         local: policy.local,

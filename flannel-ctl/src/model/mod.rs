@@ -23,4 +23,4 @@ pub use object::{Device, Key, Object, Op, Route, Setting, State, Via};
 pub use peer::Peer;
 pub use subnet::Subnet;
 pub use uplink::{LinkAddress, LinkInfo, Uplink};
-pub use userspace::{EnginePolicy, EngineWire, Forward, Kept, Tun};
+pub use userspace::{EnginePolicy, Forward, Kept, Tun, Wire};

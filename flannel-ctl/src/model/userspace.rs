@@ -26,9 +26,7 @@ pub struct Forward {
 /// What an engine is started with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EnginePolicy {
-    pub wire: EngineWire,
-    /// UDP port of every node.
-    pub port: u16,
+    pub wire: Wire,
     /// Name of the TUN device.
     pub device: String,
     /// Largest packet of a pod: what is longer, and came uncut from a node on the same machine, is cut for it.
@@ -37,16 +35,22 @@ pub struct EnginePolicy {
     pub local: IpAddr,
 }
 
-/// What goes before an inner packet.
+/// How packets look between nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EngineWire {
+pub enum Wire {
+    /// As the kernel's VXLAN device does it.
     Vxlan {
         vni: u32,
-        /// What peers address inner frames to.
+        /// UDP port of every node.
+        port: u16,
+        /// Our VTEP address: what peers address inner frames to.
         mac: Mac,
     },
-    /// Nothing: flannel's udp backend.
-    Raw,
+    /// flannel's `udp` backend: the IPv4 packet is all that there is; each side takes one from its time to live.
+    Raw {
+        /// UDP port of every node.
+        port: u16,
+    },
 }
 
 /// What a daemon that starts anew needs to carry packets before it knows anything else.

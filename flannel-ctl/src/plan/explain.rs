@@ -1,6 +1,6 @@
 //! A change in words, for `plan`, logs and errors.
 
-use crate::model::{Device, EngineWire, Object, Op, Route, Tun, Via};
+use crate::model::{Device, Object, Op, Route, Tun, Via, Wire};
 
 /// "add route 10.5.48.0/24 through the overlay"
 pub fn explain(op: &Op) -> String {
@@ -64,11 +64,11 @@ fn describe(object: &Object) -> String {
         Object::Tun(tun) => format!(" {}: TUN, MTU {}", tun.name, tun.mtu),
         Object::Forward(forward) => format!(" to {}", forward.public),
         Object::Engine(engine) => match engine.wire {
-            EngineWire::Vxlan { vni, .. } => {
-                format!(" on {}: VNI {vni}, port {}, local {}", engine.device, engine.port, engine.local)
+            Wire::Vxlan { vni, port, .. } => {
+                format!(" on {}: VNI {vni}, port {port}, local {}", engine.device, engine.local)
             }
-            EngineWire::Raw => {
-                format!(" on {}: flannel's udp wire, port {}, local {}", engine.device, engine.port, engine.local)
+            Wire::Raw { port } => {
+                format!(" on {}: flannel's udp wire, port {port}, local {}", engine.device, engine.local)
             }
         },
         Object::Setting(on) => if *on { ": on" } else { ": off" }.into(),

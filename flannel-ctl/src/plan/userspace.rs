@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::facts::{Facts, local_address};
-use crate::model::{Backend, EnginePolicy, EngineWire, Family, Key, Object, Route, Setting, State, Tun, Via};
+use crate::model::{Backend, EnginePolicy, Family, Key, Object, Route, Setting, State, Tun, Via, Wire};
 
 pub(super) fn desire_own(facts: &Facts, state: &mut State) {
     for (family, range, net) in facts.families() {
@@ -17,7 +17,7 @@ pub(super) fn desire_own(facts: &Facts, state: &mut State) {
         );
         state.insert(Key::Setting(family, Setting::AcceptRa), Object::Setting(false));
         state.insert(Key::Address(family, IpNet::from(net.addr())), Object::Address);
-        if engine.wire == EngineWire::Raw {
+        if matches!(engine.wire, Wire::Raw { .. }) {
             state.insert(Key::Route(range.network), Object::Route(Route::ours(Via::Device)));
         }
         state.insert(Key::Engine(family), Object::Engine(Box::new(engine)));
@@ -34,15 +34,13 @@ fn device_mtu(facts: &Facts, family: Family) -> u32 {
 fn engine(facts: &Facts, family: Family, local: IpAddr) -> Option<EnginePolicy> {
     match (&facts.network.backend, family) {
         (Backend::Vxlan(vxlan), _) => Some(EnginePolicy {
-            wire: EngineWire::Vxlan { vni: vxlan.vni, mac: facts.mac(family) },
-            port: vxlan.port,
+            wire: Wire::Vxlan { vni: vxlan.vni, port: vxlan.port, mac: facts.mac(family) },
             device: Facts::device_name(vxlan.vni, family),
             mtu: facts.pod_mtu(),
             local,
         }),
         (Backend::Udp { port }, Family::V4) => Some(EnginePolicy {
-            wire: EngineWire::Raw,
-            port: *port,
+            wire: Wire::Raw { port: *port },
             device: Facts::UDP_DEVICE.to_owned(),
             mtu: facts.pod_mtu(),
             local,

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{FileError, atomic};
-use crate::model::{EnginePolicy, EngineWire, Family, Forward, Kept, Mac};
+use crate::model::{EnginePolicy, Family, Forward, Kept, Mac, Wire};
 
 pub const NAME: &str = "forwarding.json";
 
@@ -73,22 +73,22 @@ pub fn forget(run_dir: &Path) -> Result<(), FileError> {
 }
 
 fn engine(policy: &EnginePolicy) -> Engine {
-    let (vni, mac) = match policy.wire {
-        EngineWire::Vxlan { vni, mac } => (Some(vni), Some(mac.to_string())),
-        EngineWire::Raw => (None, None),
+    let (port, vni, mac) = match policy.wire {
+        Wire::Vxlan { vni, port, mac } => (port, Some(vni), Some(mac.to_string())),
+        Wire::Raw { port } => (port, None, None),
     };
-    Engine { device: policy.device.clone(), mtu: policy.mtu, local: policy.local, port: policy.port, vni, mac }
+    Engine { device: policy.device.clone(), mtu: policy.mtu, local: policy.local, port, vni, mac }
 }
 
 fn read(file: &File) -> Option<Kept> {
     let engine = |engine: &Engine| {
         let wire = match (engine.vni, &engine.mac) {
-            (Some(vni), Some(mac)) => EngineWire::Vxlan { vni, mac: mac.parse().ok()? },
-            (None, None) => EngineWire::Raw,
+            (Some(vni), Some(mac)) => Wire::Vxlan { vni, port: engine.port, mac: mac.parse().ok()? },
+            (None, None) => Wire::Raw { port: engine.port },
             (Some(_), None) | (None, Some(_)) => return None,
         };
-        let Engine { device, mtu, local, port, .. } = engine;
-        let policy = EnginePolicy { wire, port: *port, device: device.clone(), mtu: *mtu, local: *local };
+        let Engine { device, mtu, local, .. } = engine;
+        let policy = EnginePolicy { wire, device: device.clone(), mtu: *mtu, local: *local };
         Some((Family::of(local), policy))
     };
     let forward = |peer: &Peer| Some((peer.net, Forward { public: peer.public, mac: peer.mac.parse::<Mac>().ok()? }));
@@ -106,15 +106,14 @@ mod tests {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
         let engine = |wire, device: &str, local: &str| EnginePolicy {
             wire,
-            port: 8472,
             device: device.into(),
             mtu: 1450,
             local: local.parse().unwrap(),
         };
-        let vxlan = EngineWire::Vxlan { vni: 1, mac };
+        let vxlan = Wire::Vxlan { vni: 1, port: 8472, mac };
         Kept {
             engines: [
-                (Family::V4, engine(EngineWire::Raw, "flannel0", "192.0.2.1")),
+                (Family::V4, engine(Wire::Raw { port: 8285 }, "flannel0", "192.0.2.1")),
                 (Family::V6, engine(vxlan, "flannel-v6.1", "2001:db8::1")),
             ]
             .into(),

@@ -10,8 +10,8 @@ use super::{
     EngineError,
     decapsulate::Decapsulate,
     encapsulate::Encapsulate,
-    engine::Shared,
     pace::{NAP, Next, Pace},
+    shared::Shared,
     stay::Stay,
 };
 

@@ -16,13 +16,13 @@ use socket2::SockFilter;
 use super::{
     Counter, EngineError, Reader, WireFault,
     counters::Counts,
-    engine::Shared,
     flow,
     pace::Found,
     packet::{
         coalesce::{Coalescer, Limits, MAX_PIECES, Super},
         ecn, ttl,
     },
+    shared::Shared,
     sieve::{self, Sieve},
     sys::{self, Arrival},
 };

@@ -14,7 +14,6 @@ use nix::libc;
 use super::{
     Counter, EngineError, Reader, Wire,
     counters::Counts,
-    engine::Shared,
     flow::Flow,
     notice::Notices,
     pace::Found,
@@ -25,6 +24,7 @@ use super::{
         ttl,
         virtio::{self, VirtioHeader},
     },
+    shared::Shared,
     sys,
 };
 use crate::model::{Family, Forward};

@@ -1,21 +1,23 @@
 //! The engine: opens device and sockets, runs the threads.
 
 use std::{
-    fmt,
     fs::File,
-    io,
     net::{SocketAddr, UdpSocket},
     os::fd::{AsFd as _, BorrowedFd},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     thread::{Builder, JoinHandle},
 };
 
 use super::{
-    Counter, EngineError, Inherited, Offloads, Options, Statistics, Table, carry, counters::Counts,
-    decapsulate::Decapsulate, encapsulate::Encapsulate, inherited::retire, socket::Sockets, tun::Tun, wait::Stop,
+    Counter, EngineError, Inherited, Offloads, Options, Statistics, Table, carry,
+    counters::Counts,
+    decapsulate::Decapsulate,
+    encapsulate::Encapsulate,
+    inherited::retire,
+    shared::{Ended, Shared},
+    socket::Sockets,
+    tun::Tun,
+    wait::Stop,
 };
 
 /// More threads than this do not help: a core moves packets faster than most wires.
@@ -28,25 +30,6 @@ pub struct Engine {
     threads: Vec<JoinHandle<()>>,
     adopted: bool,
 }
-
-/// What the threads have in common.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) options: Options,
-    pub(super) tun: Tun,
-    pub(super) sockets: Sockets,
-    /// What is in use, unless it proves not to work.
-    pub(super) offloads: Offloads,
-    /// A device on the way cannot do without help what `UDP_SEGMENT` needs.
-    pub(super) no_udp_gso: AtomicBool,
-    pub(super) stop: Arc<Stop>,
-    /// One of each thread.
-    counts: Vec<Arc<Counts>>,
-    ended: Mutex<Ended>,
-}
-
-/// Whom to tell when a thread ends by itself; the first one does.
-struct Ended(Option<Box<dyn FnOnce(EngineError) + Send>>);
 
 impl Engine {
     /// Opens everything, and starts the threads in the calling thread's network namespace. `ended` is called once, on a
@@ -90,7 +73,7 @@ impl Engine {
             sockets,
             stop,
             counts: (0..2 * threads).map(|_| Arc::default()).collect(),
-            ended: Mutex::new(Ended(Some(Box::new(ended)))),
+            ended: Ended::tell(ended),
         });
         let mut engine =
             Self { shared: Arc::clone(&shared), threads: Vec::with_capacity(threads), adopted: has_adopted };
@@ -172,37 +155,6 @@ impl Drop for Engine {
     }
 }
 
-impl Shared {
-    /// Whether one send may carry a train.
-    pub(super) fn cuts(&self) -> bool {
-        self.offloads.udp_gso && !self.no_udp_gso.load(Ordering::Relaxed)
-    }
-
-    fn end(&self, error: EngineError) {
-        if !self.stop.is_rung() {
-            let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).0.take();
-            if let Some(ended) = ended {
-                ended(error);
-            }
-        }
-        self.stop.ring();
-    }
-
-    /// What an error of the device means: most often that it is gone.
-    pub(super) fn device_error(&self, step: &'static str, source: io::Error) -> EngineError {
-        let device = self.options.device.clone();
-        match source.raw_os_error() {
-            Some(nix::libc::EBADFD) => EngineError::Deleted { device },
-            _ => EngineError::Device { step, device, source },
-        }
-    }
-
-    pub(super) fn socket_error(&self, step: &'static str, source: io::Error) -> EngineError {
-        let address = SocketAddr::new(self.options.local, self.options.wire.port());
-        EngineError::Socket { step, address, source }
-    }
-}
-
 /// Tells of a thread that panicked.
 struct Guard(Arc<Shared>);
 
@@ -211,12 +163,6 @@ impl Drop for Guard {
         if std::thread::panicking() {
             self.0.end(EngineError::Panicked);
         }
-    }
-}
-
-impl fmt::Debug for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Ended").field(&self.0.is_some()).finish()
     }
 }
 

@@ -22,6 +22,7 @@ mod options;
 mod pace;
 pub mod packet;
 mod probe;
+mod shared;
 mod sieve;
 mod socket;
 mod stay;
@@ -31,6 +32,7 @@ mod tun;
 mod wait;
 mod wire;
 
+pub use crate::model::Wire;
 pub use counters::{Counter, Statistics};
 pub use engine::Engine;
 pub use error::EngineError;
@@ -39,7 +41,7 @@ pub use options::{Offloads, Options};
 pub use probe::probe;
 pub use table::{Reader, Table};
 pub use tun::{QUEUE_LENGTH, create_device};
-pub use wire::{Wire, WireFault};
+pub use wire::WireFault;
 
 #[cfg(test)]
 mod oracle_tests;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::{Family, Mac};
+use crate::model::{Family, Mac, Wire};
 
 /// Octets of VXLAN header and inner Ethernet header.
 const VXLAN_ROOM: usize = VXLAN + ETHERNET;
@@ -12,24 +12,6 @@ const ETHERNET: usize = 14;
 const HAS_VNI: u8 = 0x08;
 const IPV4: [u8; 2] = 0x0800_u16.to_be_bytes();
 const IPV6: [u8; 2] = 0x86dd_u16.to_be_bytes();
-
-/// How packets look between nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wire {
-    /// As the kernel's VXLAN device does it.
-    Vxlan {
-        vni: u32,
-        /// UDP port of every node.
-        port: u16,
-        /// Our VTEP address.
-        mac: Mac,
-    },
-    /// flannel's `udp` backend: the IPv4 packet is all that there is; each side takes one from its time to live.
-    Raw {
-        /// UDP port of every node.
-        port: u16,
-    },
-}
 
 /// Why a datagram is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@
 
 use std::ops::Range;
 
+pub use super::group::{Limits, MAX_PIECES};
 use super::{
     flows::{Flows, Tuple},
     group::Group,
@@ -16,19 +17,6 @@ use super::{
     received::{self, Received},
     virtio::VirtioHeader,
 };
-
-/// The most pieces of one super-packet, headers not counted: well within what `writev` takes.
-pub const MAX_PIECES: usize = 128;
-/// What the device that takes the packets can do, and how long its packets are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Its MTU: the size of segments is derived from it where nothing else says.
-    pub mtu: u16,
-    /// TCP super-packets are taken.
-    pub tso: bool,
-    /// UDP super-packets are taken.
-    pub uso: bool,
-}
 
 /// Packets of one receive batch, put together.
 #[derive(Debug)]

@@ -4,7 +4,6 @@ use std::num::NonZeroU16;
 
 use super::{
     checksum,
-    coalesce::{Limits, MAX_PIECES},
     layout::{
         self, Layout, TCP, UDP,
         flags::{CWR, FIN, PSH, RST, SYN, URG},
@@ -18,6 +17,20 @@ use crate::model::Family;
 const MAX_DATAGRAMS: u16 = 64;
 /// An IP packet's longest.
 const MAX_TOTAL: usize = 65_535;
+
+/// The most pieces of one super-packet, headers not counted: well within what `writev` takes.
+pub const MAX_PIECES: usize = 128;
+
+/// What the device that takes the packets can do, and how long its packets are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Its MTU: the size of segments is derived from it where nothing else says.
+    pub mtu: u16,
+    /// TCP super-packets are taken.
+    pub tso: bool,
+    /// UDP super-packets are taken.
+    pub uso: bool,
+}
 
 /// A packet, or several that became one.
 #[derive(Clone, Copy, Debug)]
