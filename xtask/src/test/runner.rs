@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
+    num::NonZero,
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -44,6 +45,10 @@ impl Tally {
 /// So many failures of one program are taken for a hiccup of the machine, and tried again.
 const HICCUPS: usize = 2;
 
+/// How many tests of a program run at once where they wait for kernels and other programs most of the time, on a machine
+/// with fewer cores: on two, they leave most of both idle.
+const WAITING: usize = 4;
+
 /// Runs the program, its tests shown as they end; what a failed one printed is shown at the end. Tests that wait for kernels
 /// and other programs get one more try, alone, if only a few of them failed.
 pub(crate) fn run(program: &Program, binary: &Path, filter: Option<&str>) -> Result<Tally> {
@@ -79,6 +84,10 @@ fn execute(program: &Program, binary: &Path, arguments: &[&str]) -> Result<Tally
     let start = Instant::now();
     let mut command = Command::new(&program.executable);
     command.arg("--show-output").args(arguments).current_dir(&program.package_dir);
+    if matches!(program.lane, Lane::Netns | Lane::E2e) {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        command.args(["--test-threads", &cores.max(WAITING).to_string()]);
+    }
     // As under `cargo test`.
     command.env("CARGO_MANIFEST_DIR", &program.package_dir).env("FLANNEL_CTL_BIN", binary);
     let mut child = command
