@@ -5,6 +5,7 @@
 
 mod claim;
 mod files;
+mod neighbour;
 
 use std::path::Path;
 
@@ -18,7 +19,7 @@ use crate::{
         filter::{Choice, HostFilter},
         links::Links,
         linux::{LinuxKernel, Scope},
-        netlink::link::Link,
+        netlink::{link::Link, route::Entry},
     },
     model::{Family, Mac, Route},
     plan::Facts,
@@ -95,7 +96,8 @@ fn host(paths: &Paths, wish: &Wish, locked_once: bool, outcome: &mut Outcome) ->
     let flannels = links.routes(Route::FLANNEL_PROTOCOL)?;
 
     let mut mine: Vec<Link> = Vec::new();
-    let mut flannel_at_work = None;
+    let neighbour = neighbour::flanneld().filter(|_| !wish.all);
+    let mut flannel_at_work = neighbour.is_some();
     let tuns = links.lasting_tuns()?.into_iter().filter(|link| is_tun_name(&link.name));
     for link in links.vxlans()?.into_iter().filter(|link| family_of(link).is_some()).chain(tuns) {
         let through = |device: u32| device == link.index;
@@ -110,11 +112,15 @@ fn host(paths: &Paths, wish: &Wish, locked_once: bool, outcome: &mut Outcome) ->
         let asked = wish.all || wish.devices.contains(&link.name);
         match claim(&sighting) {
             _ if asked => mine.push(link),
+            // In use, though no route of its own may lead through it at the moment.
+            _ if link.vxlan.is_some()
+                && let Some(pid) = neighbour =>
+            {
+                outcome.left.push(format!("device {}: flannel's daemon runs here (process {pid})", link.name));
+            }
             Ok(()) => mine.push(link),
             Err(why) => {
-                if sighting.flannels_routes {
-                    flannel_at_work = Some(link.name.clone());
-                }
+                flannel_at_work |= sighting.flannels_routes;
                 outcome.left.push(format!(
                     "device {}: {why}; `flannel-ctl cleanup --device {}` removes it nonetheless",
                     link.name, link.name
@@ -130,9 +136,20 @@ fn host(paths: &Paths, wish: &Wish, locked_once: bool, outcome: &mut Outcome) ->
         }
     }
     let traces = locked_once || table || !routes.is_empty() || !nexthops.is_empty() || !mine.is_empty();
-    let ours = wish.all || (traces && flannel_at_work.is_none());
+    let ours = wish.all || (traces && !flannel_at_work);
 
-    remove_objects(&mine, outcome);
+    // Of plain routes by way of another node flannel's daemon keeps those that are there.
+    let overlay: Vec<u32> = links.vxlans()?.into_iter().chain(links.lasting_tuns()?).map(|link| link.index).collect();
+    let keep = |entry: &Entry| {
+        neighbour.is_some() && entry.nexthop == 0 && entry.gateway.is_some() && !overlay.contains(&entry.device)
+    };
+    let kept = routes.iter().filter(|entry| keep(entry)).count();
+    if kept > 0 {
+        outcome.left.push(format!(
+            "{kept} of our routes, by way of other nodes: flannel's daemon, which runs here, goes by them"
+        ));
+    }
+    remove_objects(&mine, &keep, outcome);
     remove_filter(&mut filter, table, ours, outcome);
     let gone = |before: usize, after: usize| before.saturating_sub(after);
     note_count(outcome, gone(routes.len(), links.routes(Route::PROTOCOL)?.len()), "route");
@@ -144,13 +161,13 @@ fn host(paths: &Paths, wish: &Wish, locked_once: bool, outcome: &mut Outcome) ->
     Ok(ours)
 }
 
-fn remove_objects(devices: &[Link], outcome: &mut Outcome) {
+fn remove_objects(devices: &[Link], keep: &dyn Fn(&Entry) -> bool, outcome: &mut Outcome) {
     let mut note = |result: Result<(), Vec<KernelError>>| {
         outcome.errors.extend(result.err().into_iter().flatten().map(|error| error.to_string()));
     };
     match LinuxKernel::new(Scope::default()) {
         Ok(mut kernel) => {
-            note(kernel.cleanup());
+            note(kernel.cleanup(keep));
             note(kernel.remove_devices(devices));
         }
         Err(error) => note(Err(vec![error])),

@@ -55,7 +55,8 @@ fn a_network_of_both() {
     bulk_everywhere(&cluster);
 }
 
-/// flannel's loop lives in its daemon, so some packets are lost; how the node comes through is what counts.
+/// flannel's loop lives in its daemon, so some packets are lost; how the node comes through is what counts. On the way back
+/// cleanup comes first: flannel's daemon would find our device and route in its way.
 #[test]
 fn a_node_changes_hands_and_back() {
     let Some(daemons) = Daemons::given() else { return };

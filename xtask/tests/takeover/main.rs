@@ -202,6 +202,49 @@ fn host_gw_makes_plain_routes_and_mends_them() {
     }
 }
 
+/// flannel's daemon keeps plain routes that are as it would make them, and looks every 10 s whether they are.
+#[test]
+fn beside_a_living_flanneld_cleanup_leaves_what_it_goes_by() {
+    if skip_unless(&TOOLS) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let flanneld = dir.path().join("flanneld");
+    fs::copy("/bin/sleep", &flanneld).unwrap();
+    let network = plain_vxlan(&[Family::V4]).replace("\"vxlan\"", "\"host-gw\"");
+    let cluster = Cluster::builder("ffliv").nodes(2).network(network).start().unwrap();
+    cluster.assert_whole();
+    let node = cluster.node(1);
+    let pings = [cluster.ping(1, 2, Family::V4).unwrap(), cluster.ping(2, 1, Family::V4).unwrap()];
+    node.stop().unwrap();
+    // Whatever it does: its name is what is looked for, in the node's network namespace.
+    let mut command = node.netns().command(&flanneld);
+    let living = Process::spawn("flanneld", command.arg("600"), &dir.path().join("log")).unwrap();
+    let comm = format!("/proc/{}/comm", living.pid());
+    wait::until("it to have its name", wait::SHORT, || {
+        fs::read_to_string(&comm).is_ok_and(|comm| comm == "flanneld\n").then_some(())
+    })
+    .unwrap();
+    let cleanup = || {
+        let mut command = node.netns().command(flannel_ctl().unwrap());
+        command.args(["cleanup", "--run-dir"]).arg(node.run_dir()).arg("--state-dir").arg(node.state_dir());
+        command.arg("--subnet-file").arg(node.subnet_file()).arg("--bpf-dir").arg(node.bpf_dir());
+        run(&mut command).unwrap()
+    };
+    let said = cleanup();
+    println!("{said}");
+    for ping in pings {
+        ping.more(200).unwrap();
+        ping.stop().assert_nothing_lost();
+    }
+    assert!(said.contains("left 1 of our routes, by way of other nodes"), "{said}");
+    assert!(node.subnet_file().exists(), "{said}");
+    assert!(!node.netns().run("nft list ruleset").unwrap().contains("table inet flannel-ctl"));
+    living.kill().unwrap();
+    cleanup();
+    assert!(!node.netns().run("ip route").unwrap().contains("proto 102"), "now they are nobody's");
+}
+
 #[test]
 fn direct_routes_follow_the_routes_of_the_uplink() {
     if skip_unless(&TOOLS) {

@@ -16,13 +16,14 @@ use crate::{
 };
 
 impl LinuxKernel {
-    /// Routes and nexthops with our protocol number, and the devices that the scope names. The
+    /// Routes and nexthops with our protocol number, but for routes to `keep`, and the devices that the scope names. The
     /// packet filter's share is its own. Goes on after a failure and returns all of them.
-    pub fn cleanup(&mut self) -> Result<(), Vec<KernelError>> {
+    pub fn cleanup(&mut self, keep: &dyn Fn(&Entry) -> bool) -> Result<(), Vec<KernelError>> {
         let mut errors = Vec::new();
         for family in Family::ALL {
             let ours = |payload: &[u8]| {
-                Entry::read(payload).filter(|entry| entry.is_main() && entry.protocol == Route::PROTOCOL)
+                Entry::read(payload)
+                    .filter(|entry| entry.is_main() && entry.protocol == Route::PROTOCOL && !keep(entry))
             };
             match self.socket.dump(route::list(family, Some(Route::PROTOCOL)), ours) {
                 Ok(entries) => {

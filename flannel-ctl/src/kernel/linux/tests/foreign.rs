@@ -89,9 +89,9 @@ fn cleanup_removes_ours_and_nothing_else() {
         wanted.insert(Key::Route(v4(40000)), Object::Route(Route::ours(Via::Blackhole)));
         wanted.insert(Key::Route(v6(40000)), Object::Route(Route::ours(Via::Blackhole)));
         lab.converge(&wanted);
-        lab.kernel.cleanup().unwrap();
+        lab.kernel.cleanup(&|_| false).unwrap();
         assert_eq!(state(), before);
-        lab.kernel.cleanup().unwrap();
+        lab.kernel.cleanup(&|_| false).unwrap();
     });
 }
 
