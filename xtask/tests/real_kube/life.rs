@@ -1,8 +1,13 @@
 //! Nodes that are deleted and come anew; tokens that end.
 
+use std::time::Duration;
+
 use xtask::lab::{Family, wait};
 
 use crate::site::{Site, skip};
+
+/// The daemon asks for watches of 290 s.
+const A_WATCH: Duration = Duration::from_mins(8);
 
 #[test]
 fn a_node_registered_anew_with_another_range_moves_there() {
@@ -65,4 +70,22 @@ fn a_token_that_ended_is_told_and_its_successor_read() {
     for token in [first, second] {
         assert!(!node.log().contains(&token) && !node.status().unwrap().to_string().contains(&token));
     }
+}
+
+#[test]
+fn a_watch_that_the_server_ends_goes_on_where_it_ended() {
+    if skip() {
+        return;
+    }
+    let site = Site::start("rkwatch", 2, &[Family::V4]);
+    let count = |what: &str| site.server.asked().iter().filter(|asked| *asked == what).count();
+    let lists = count("list nodes ResponseComplete");
+    wait::until("both watches to end", A_WATCH, || (count("watch nodes ResponseComplete") >= 2).then_some(())).unwrap();
+    site.ghost("ghost", "10.244.66.0/24", "192.168.66.66", "46:82:fb:f7:52:66");
+    for number in [1, 2] {
+        site.wait_peers(number, 2);
+        let log = site.cluster.node(number).log();
+        assert!(!log.contains("WARN") && !log.contains("no connection"), "{log}");
+    }
+    assert_eq!(count("list nodes ResponseComplete"), lists, "{:?}", site.server.asked());
 }

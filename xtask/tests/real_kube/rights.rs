@@ -1,5 +1,7 @@
 //! What the manifest grants is what is needed: each right that is taken away is named.
 
+use std::collections::BTreeSet;
+
 use xtask::lab::Family;
 
 use crate::site::{Site, skip};
@@ -57,5 +59,12 @@ fn each_right_that_is_missing_is_named() {
         site.wait_peers(1, 1 + nodes);
         site.wait_converged(1);
     }
+    let asked: BTreeSet<_> =
+        site.server.asked().iter().map(|asked| asked.rsplit_once(' ').unwrap().0.to_owned()).collect();
+    let granted = role["rules"].as_array().unwrap().iter().flat_map(|rule| {
+        let resource = rule["resources"][0].as_str().unwrap();
+        rule["verbs"].as_array().unwrap().iter().map(move |verb| format!("{} {resource}", verb.as_str().unwrap()))
+    });
+    assert_eq!(asked, granted.collect(), "the rights of the manifest are used, all of them");
     site.cluster.assert_whole();
 }

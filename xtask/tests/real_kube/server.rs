@@ -20,6 +20,16 @@ use crate::pki;
 const VARIABLE: &str = "FLANNEL_REAL_APISERVER";
 /// It installs its roles and priority classes first.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// What the daemons ask, and nobody else.
+const AUDIT: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+  users: [daemon, 'system:serviceaccount:flannel-ctl:flannel-ctl']
+- level: None
+";
 const ISSUER: &str = "https://kubernetes.lab.example";
 pub(crate) const PORT: u16 = 6443;
 
@@ -51,6 +61,7 @@ impl Server {
         fs::create_dir_all(&dir)?;
         pki::make(&dir)?;
         pki::kubeconfig(&dir.join("admin.conf"), &Self::url(), &dir, "admin")?;
+        fs::write(dir.join("audit.yml"), AUDIT)?;
         let etcd = Etcd::start(netns, &dir, 1, EtcdOptions::default())?;
         let server = Self { api: Mutex::default(), manager: Mutex::default(), etcd, netns: netns.path(), dir };
         server.again()?;
@@ -89,6 +100,8 @@ impl Server {
             format!("--service-account-key-file={}", file("sa.pub")),
             format!("--service-account-signing-key-file={}", file("sa.key")),
             format!("--service-account-issuer={ISSUER}"),
+            format!("--audit-policy-file={}", file("audit.yml")),
+            format!("--audit-log-path={}", file("audit.log")),
             "--authorization-mode=Node,RBAC".into(),
             "--allow-privileged=true".into(),
             "--etcd-compaction-interval=0".into(),
@@ -105,6 +118,20 @@ impl Server {
             }
             (self.kubectl(&["get", "--raw", "/readyz"]).ok()? == "ok").then_some(Ok(()))
         })?
+    }
+
+    /// What the daemons have asked and been answered, as `watch nodes ResponseComplete`.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.dir.join("audit.log")).unwrap_or_default();
+        // The last line may be half of one.
+        let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let event = |event: Value| {
+            let about = &event["objectRef"];
+            let part = about["subresource"].as_str().map(|part| format!("/{part}")).unwrap_or_default();
+            format!("{} {}{part} {}", word(&event["verb"]), word(&about["resource"]), word(&event["stage"]))
+        };
+        events.map(event).collect()
     }
 
     /// From now on nodes get podCIDRs, namespaces a service account.
