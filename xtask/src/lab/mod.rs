@@ -73,7 +73,7 @@ pub use etcd::{Etcd, EtcdOptions, Etcdctl, Lease, certificates};
 pub use etcd_cluster::{EtcdCluster, stranger};
 pub use family::Family;
 pub use flannel::{Flannel, FlannelRules};
-pub use kube_api::{KubeApi, KubeApiOptions};
+pub use kube_api::{KubeApi, KubeApiOptions, KubeBackup};
 pub use mesh::{Mesh, MeshPath};
 pub use netns::{Netns, run};
 pub use node::{Launch, Node};

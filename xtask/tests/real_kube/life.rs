@@ -89,3 +89,34 @@ fn a_watch_that_the_server_ends_goes_on_where_it_ended() {
     }
     assert_eq!(count("list nodes ResponseComplete"), lists, "{:?}", site.server.asked());
 }
+
+#[test]
+fn an_etcd_restored_from_a_backup_is_believed() {
+    if skip() {
+        return;
+    }
+    let site = Site::start("rkback", 2, &[Family::V4]);
+    let ping = site.cluster.ping(1, 2, Family::V4).unwrap();
+    let backup = site.cluster.dir().join("backup.db").display().to_string();
+    site.server.etcd.ctl().run(&["snapshot", "save", &backup]).unwrap();
+    for i in 1..10 {
+        site.ghost(&format!("late{i}"), &format!("10.244.8{i}.0/24"), &format!("192.168.66.{i}"), &mac(i));
+    }
+    site.wait_peers(1, 10);
+    site.server.kill().unwrap();
+    site.wait_trouble(1, "refused");
+    site.server.restore(&backup).unwrap();
+    site.server.again().unwrap();
+    site.ghost("new", "10.244.99.0/24", "192.168.66.99", &mac(99));
+    for number in [1, 2] {
+        site.wait_peers(number, 2);
+        site.wait_converged(number);
+        assert!(site.cluster.node(number).ctl(&["peers"]).unwrap().contains("10.244.99.0"));
+    }
+    ping.more(200).unwrap();
+    ping.stop().assert_nothing_lost();
+}
+
+fn mac(last: usize) -> String {
+    format!("46:82:fb:f7:52:{last:02}")
+}

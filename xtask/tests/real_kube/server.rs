@@ -161,6 +161,19 @@ impl Server {
         self.etcd.ctl().compact()
     }
 
+    /// Puts etcd's data of an earlier time in place of what there is.
+    pub(crate) fn restore(&self, backup: &str) -> Result<()> {
+        self.etcd.kill(0)?;
+        let data = self.dir.join("etcd-m0");
+        fs::remove_dir_all(&data)?;
+        let mut restore = Command::new("etcdctl");
+        restore.env("ETCDCTL_API", "3").args(["snapshot", "restore", backup, "--name", "m0", "--data-dir"]).arg(&data);
+        let peer = "http://127.0.0.1:2380";
+        restore.args(["--initial-cluster", &format!("m0={peer}"), "--initial-advertise-peer-urls", peer]);
+        run(&mut restore)?;
+        self.etcd.restart(0)
+    }
+
     /// kubectl as administrator; its standard output.
     pub(crate) fn kubectl(&self, args: &[&str]) -> Result<String> {
         self.fed(args, "").map(|(out, _)| out)

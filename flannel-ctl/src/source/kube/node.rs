@@ -58,11 +58,9 @@ impl Node {
         self.metadata.annotations.as_ref().unwrap_or(&NONE)
     }
 
-    /// An earlier state of the same object. Versions of one resource are numbers that rise, wherever they can be read as such
-    /// (KEP-5504).
+    /// An earlier state of the same object.
     pub(super) fn is_older_than(&self, other: &Self) -> bool {
-        let version = |node: &Self| node.metadata.resource_version.parse::<u64>().ok();
-        version(self).zip(version(other)).is_some_and(|(ours, theirs)| ours < theirs)
+        is_earlier(&self.metadata.resource_version, &other.metadata.resource_version)
     }
 
     /// The node's own range or ranges.
@@ -94,6 +92,12 @@ impl Node {
     pub(super) fn is_called_available(&self) -> bool {
         self.availability().is_some_and(|condition| condition.status == "False" && condition.reason == REASON)
     }
+}
+
+/// Whether one resource version comes before another. Versions of one resource are numbers that rise, wherever they can be
+/// read as such (KEP-5504).
+pub(super) fn is_earlier(version: &str, other: &str) -> bool {
+    version.parse::<u64>().ok().zip(other.parse().ok()).is_some_and(|(version, other)| version < other)
 }
 
 /// flannel's word for it.

@@ -15,7 +15,7 @@ use super::{
     error::{Kind, KubeError},
     hold::Hold,
     learn::read,
-    node::{cut_by, record},
+    node::{cut_by, is_earlier, record},
     session::{Change, WATCH},
     view::View,
 };
@@ -131,6 +131,7 @@ impl Keeper<'_> {
             Some(session) => session.clone(),
             None => self.source.session.insert(connect(&self.source.settings).await?).clone(),
         };
+        self.distrust(&session).await?;
         loop {
             let version = match self.version.clone() {
                 Some(version) => version,
@@ -142,6 +143,18 @@ impl Keeper<'_> {
                 sleep(SHORTEST).await;
             }
         }
+    }
+
+    /// A server whose store was restored from a backup while we were without it knows less than we do, and a watch
+    /// from where we are would tell nothing until it has caught up.
+    async fn distrust(&mut self, session: &Session) -> Result<(), End> {
+        let Some(version) = &self.version else { return Ok(()) };
+        let latest = session.latest().await?;
+        if is_earlier(&latest, version) {
+            warn!(latest, known = version, "the API server went back in time; reading the whole list again");
+            self.version = None;
+        }
+        Ok(())
     }
 
     async fn list(&mut self, session: &Session) -> Result<String, End> {

@@ -134,10 +134,18 @@ impl Session {
 
     /// How many nodes there are.
     pub async fn count(&self) -> Result<u64, KubeError> {
-        let page: Page =
-            self.ask("list nodes", Right::LIST_NODES, self.nodes.list(&ListParams::default().limit(1))).await?;
+        let page = self.peek().await?;
         let more = page.metadata.remaining_item_count.unwrap_or(0);
         Ok(more + u64::try_from(page.items.len()).unwrap_or(0))
+    }
+
+    /// The resource version of the last change that the server knows of.
+    pub async fn latest(&self) -> Result<String, KubeError> {
+        Ok(self.peek().await?.metadata.resource_version)
+    }
+
+    async fn peek(&self) -> Result<Page, KubeError> {
+        self.ask("list nodes", Right::LIST_NODES, self.nodes.list(&ListParams::default().limit(1))).await
     }
 
     /// What happens from `version` on; ends when the server ends it.

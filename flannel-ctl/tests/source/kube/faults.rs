@@ -59,6 +59,29 @@ async fn a_watch_that_breaks_goes_on_where_it_broke() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_restored_from_a_backup_is_listed_anew() {
+    let lab = Lab::new();
+    lab.api.add_peer("n2", "10.5.2.0/24", "192.0.2.2", MAC);
+    let mut node = lab.run().await;
+    node.until_listed().await;
+    let backup = lab.api.back_up();
+    for i in 0..20 {
+        lab.api.touch("n2");
+        lab.api.add_peer(&format!("m{i}"), &format!("10.5.{}.0/24", 30 + i), "192.0.2.30", MAC);
+    }
+    node.until("all of them", |node| node.leases.len() == 22).await;
+    lab.api.stop();
+    node.until("the outage", |node| trouble(node).is_some_and(|text| text.contains("Connection refused"))).await;
+    lab.api.restore(backup);
+    lab.api.add_peer("n3", "10.5.3.0/24", "192.0.2.3", "46:82:fb:f7:52:03");
+    lab.api.again().unwrap();
+    // A watch from the future would tell neither.
+    node.until("what is there now", |node| node.leases.len() == 3 && node.leases.contains_key("10.5.3.0-24")).await;
+    assert_eq!(node.count(|event| matches!(event, Event::Lost { .. })), 0);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_names_the_rule_that_is_missing() {
     let lab = Lab::new();
     let mut node = lab.run().await;

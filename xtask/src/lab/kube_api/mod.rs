@@ -49,6 +49,10 @@ pub struct KubeApi {
     running: Mutex<Option<Running>>,
 }
 
+/// Nodes as they once were.
+#[derive(Debug)]
+pub struct KubeBackup(objects::Backup);
+
 #[derive(Debug)]
 struct Running {
     ended: Arc<AtomicBool>,
@@ -178,12 +182,22 @@ impl KubeApi {
         self.shared.with(objects::Objects::compact);
     }
 
+    /// All nodes as they are now, for [`Self::restore`].
+    pub fn back_up(&self) -> KubeBackup {
+        KubeBackup(self.shared.with(|objects| objects.back_up()))
+    }
+
+    /// Everything is as it was, versions too, and what happened since has not happened.
+    pub fn restore(&self, backup: KubeBackup) {
+        self.shared.with(|objects| objects.restore(backup.0));
+    }
+
     /// Every watch breaks.
     pub fn cut_watches(&self) {
         self.shared.with(|objects| objects.watches += 1);
     }
 
-    /// Every request so far, as `verb resource name`.
+    /// Every request so far, as `verb resource name`; `peek` is a list of one.
     pub fn requests(&self) -> Vec<String> {
         self.shared.with(|objects| objects.requests.clone())
     }

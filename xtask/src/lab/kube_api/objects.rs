@@ -30,6 +30,10 @@ pub(super) struct Objects {
     pub(super) requests: Vec<String>,
 }
 
+/// What a backup holds: versions and nodes, but no history.
+#[derive(Debug)]
+pub(super) struct Backup(u64, BTreeMap<String, Value>);
+
 /// One change, as watches tell it.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -119,6 +123,15 @@ impl Objects {
         node["metadata"]["resourceVersion"] = self.version.to_string().into();
         self.nodes.insert(name.to_owned(), node.clone());
         self.history.push(Entry { version: self.version, kind, object: node });
+    }
+
+    pub(super) fn back_up(&self) -> Backup {
+        Backup(self.version, self.nodes.clone())
+    }
+
+    pub(super) fn restore(&mut self, Backup(version, nodes): Backup) {
+        (self.version, self.oldest, self.nodes) = (version, version, nodes);
+        self.history.clear();
     }
 
     /// Forgets the history: whoever has not seen it all must list anew.
