@@ -43,6 +43,8 @@ struct Shared {
     to: IpAddr,
     start: Instant,
     stop: AtomicBool,
+    /// The sender has stopped.
+    all_sent: AtomicBool,
     sent: AtomicU64,
     received: AtomicU64,
     seen: Mutex<Seen>,
@@ -87,6 +89,7 @@ impl Ping {
             to,
             start: Instant::now(),
             stop: AtomicBool::new(false),
+            all_sent: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
             seen: Mutex::default(),
@@ -175,6 +178,7 @@ impl Shared {
         let mut due = self.start;
         for sequence in 0.. {
             if self.stop.load(Ordering::Acquire) {
+                self.all_sent.store(true, Ordering::Release);
                 return;
             }
             thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -199,8 +203,9 @@ impl Shared {
             }
             if self.stop.load(Ordering::Acquire) {
                 let since = stopped_at.get_or_insert_with(Instant::now);
-                let whole = self.received.load(Ordering::Acquire) >= self.sent.load(Ordering::Acquire);
-                // The sender may be in its last send when the flag is seen.
+                // The sender may be about to send its last when it is told to stop, and a busy machine keeps it there.
+                let all_sent = self.all_sent.load(Ordering::Acquire);
+                let whole = all_sent && self.received.load(Ordering::Acquire) >= self.sent.load(Ordering::Acquire);
                 let silent = since.elapsed().min(last.elapsed()) > SILENCE;
                 if (whole && since.elapsed() > Duration::from_millis(50)) || silent || since.elapsed() > GRACE {
                     return;
