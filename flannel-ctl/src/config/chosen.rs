@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     flags::{self, Flag, Origin},
+    settings::SourceChoice,
     values::Reader,
 };
 
@@ -27,12 +28,17 @@ const BESIDE: &[&str] = &[
     "v",
 ];
 
-pub(super) fn chosen(reader: &Reader<'_>) -> Chosen {
-    let options = flags::RUN.iter().flat_map(|group| group.flags);
+pub(super) fn chosen(reader: &Reader<'_>, source: &SourceChoice) -> Chosen {
+    let options = flags::RUN.iter().flat_map(|group| group.flags).filter(|flag| !is_of_another_source(flag, source));
     let deciding = options.filter(|flag| flag.origin != Origin::FlannelIgnored && !BESIDE.contains(&flag.name));
     let given = deciding.map(|flag| (flag, reader.texts(flag)));
     let others = given.filter(|(flag, texts)| !texts.is_empty() && !is_default(flag, texts));
     others.map(|(flag, texts)| (flag.name.to_owned(), texts)).collect()
+}
+
+fn is_of_another_source(flag: &Flag, source: &SourceChoice) -> bool {
+    let (etcd, kube) = (flag.name.starts_with("etcd-"), flag.name.starts_with("kube-"));
+    etcd && !matches!(source, SourceChoice::Etcd(_)) || kube && !matches!(source, SourceChoice::Kube(_))
 }
 
 fn is_default(flag: &Flag, texts: &[String]) -> bool {
@@ -81,6 +87,18 @@ mod tests {
         let by_flag = chosen(&[("peer-guard", &["off"]), ("datapath", &["auto"]), ("v", &["4"])], &[]);
         let by_variable = chosen(&[("run-dir", &["/x"])], &[("FLANNELD_PEER_GUARD", "off")]);
         assert_eq!(differences(&by_flag, &by_variable), Vec::<String>::new());
+    }
+
+    #[test]
+    fn options_of_a_source_that_is_not_asked_decide_nothing() {
+        let beside = ("etcd-endpoints", &["http://10.0.0.1:2379"][..]);
+        let [kube, file] = [("source", &["kube"][..]), ("source", &["file"])];
+        assert_eq!(chosen(&[kube, beside], &[]), chosen(&[kube], &[]));
+        let url = ("kube-api-url", &["https://10.0.0.1"][..]);
+        let peers = ("peers-file", &["/peers"][..]);
+        assert_eq!(chosen(&[file, peers, beside, url], &[]), chosen(&[file, peers], &[]));
+        assert_ne!(chosen(&[kube, url], &[]), chosen(&[kube], &[]));
+        assert_ne!(chosen(&[beside], &[]), chosen(&[], &[]));
     }
 
     #[test]

@@ -25,8 +25,10 @@ use crate::model::TxChecksum;
 /// For `run` and what looks at a node as `run` would.
 pub fn settings(values: &Values, world: World<'_>) -> Result<Settings, FlagErrors> {
     let mut reader = Reader::new(RUN, values, world);
+    let source = source(&mut reader);
+    let chosen = chosen::chosen(&reader, &source);
     let settings = Settings {
-        source: source(&mut reader),
+        source,
         net_config_path: reader.or_default("net-config-path", read::path(world.current_dir)),
         node_name: reader.last("node-name", read::word),
         lease: lease(&mut reader),
@@ -51,7 +53,7 @@ pub fn settings(values: &Values, world: World<'_>) -> Result<Settings, FlagError
             verbosity: reader.or_default("v", read::number(0..=u32::MAX)),
         },
         as_flanneld: world.as_flanneld,
-        chosen: chosen::chosen(&reader),
+        chosen,
         warnings: Vec::new(),
     };
     reader.warn_of_ignored();
