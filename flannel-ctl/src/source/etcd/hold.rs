@@ -107,7 +107,7 @@ impl Hold {
         sink: &dyn EventSink,
     ) -> Result<Option<String>, EtcdError> {
         self.retry_at = None;
-        let again = self.repeat.take(Instant::now()) && view.has_flannels_daemons();
+        let again = self.repeat.take(Instant::now(), view.keys().count()) && view.has_flannels_daemons();
         match self.try_settle(session, view, sink, again).await {
             Ok(()) => {
                 if self.retry_at.is_none() {

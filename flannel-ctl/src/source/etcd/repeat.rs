@@ -8,8 +8,8 @@ use std::{ops::Range, time::Duration};
 
 use tokio::time::Instant;
 
-/// In seconds after the write before, the last one for ever. Spread, so that nodes that came together do not come
-/// together again.
+/// In seconds after the write before, the last one for ever, and as many times as long as there are thousands of leases:
+/// every node hears of each write. Spread, so that nodes that came together do not come together again.
 const AFTER: [Range<f64>; 4] = [0.8..2.4, 4.0..12.0, 20.0..60.0, 240.0..300.0];
 
 /// When to repeat what was written last.
@@ -30,12 +30,13 @@ impl Repeat {
         self.at
     }
 
-    /// Whether one is due, which then counts as done.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    /// Whether one is due, which then counts as done. `leases`: how many there are.
+    pub(super) fn take(&mut self, now: Instant, leases: usize) -> bool {
         let due = self.at <= now;
         if due {
             self.done += 1;
-            self.at = now + pause(self.done);
+            let thousands = u32::try_from(leases / 1000).unwrap_or(u32::MAX).max(1);
+            self.at = now + pause(self.done).saturating_mul(thousands);
         }
         due
     }
@@ -56,10 +57,22 @@ mod tests {
         let mut repeat = Repeat::after(now);
         for range in AFTER.into_iter().chain([240.0..300.0]) {
             assert!(range.contains(&(repeat.at() - now).as_secs_f64()), "{:?}", repeat.at() - now);
-            assert!(!repeat.take(now), "not yet");
+            assert!(!repeat.take(now, 999), "not yet");
             now = repeat.at();
-            assert!(repeat.take(now));
+            assert!(repeat.take(now, 999));
         }
-        assert!(!repeat.take(now), "once each");
+        assert!(!repeat.take(now, 999), "once each");
+    }
+
+    #[test]
+    fn the_larger_the_cluster_the_later() {
+        let mut now = Instant::now();
+        let mut repeat = Repeat::after(now);
+        for _ in 0..5 {
+            now = repeat.at();
+            assert!(repeat.take(now, 10_000));
+        }
+        let wait = (repeat.at() - now).as_secs_f64();
+        assert!((2400.0..3000.0).contains(&wait), "{wait}");
     }
 }
