@@ -29,6 +29,7 @@ mod paper;
 mod samples;
 #[cfg(feature = "bench")]
 mod storm;
+#[cfg(feature = "bench")]
 mod usage;
 
 /// What to measure.

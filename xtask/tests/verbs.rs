@@ -35,10 +35,8 @@ fn state(netns: &Netns) -> String {
 
 /// A verb with the options of the node's daemon; JSON where it has that.
 fn verb(cluster: &Cluster, node: &Node, verb: &[&str]) -> Output {
-    let mut command = node.netns().command(flannel_ctl().unwrap());
-    command.args(verb).args(["--etcd-endpoints", &cluster.store().endpoint(), "--run-dir"]).arg(node.run_dir());
-    command.arg("--state-dir").arg(node.state_dir()).arg("--subnet-file").arg(node.subnet_file());
-    command.arg("--bpf-dir").arg(node.bpf_dir());
+    let mut command = node.verb(verb).unwrap();
+    command.args(["--etcd-endpoints", &cluster.store().endpoint()]);
     if verb[0] != "cleanup" {
         command.args(["--iface", "eth0", "--ip-masq", "--output", "json", "--node-name", node.netns().name()]);
     }
@@ -65,9 +63,8 @@ fn planned(cluster: &Cluster, node: &Node) -> Vec<String> {
 }
 
 fn wait_converged(node: &Node, peers: u64) {
-    wait::until("the node to be converged", wait::LONG, || {
-        let status = node.status().ok()?;
-        (status["state"] == "converged" && status["peers"]["programmed"] == peers).then_some(())
+    node.wait_status("the node to be converged", wait::LONG, |status| {
+        status["state"] == "converged" && status["peers"]["programmed"] == peers
     })
     .unwrap();
 }

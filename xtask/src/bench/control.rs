@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::lab::{Cluster, Launch, Node, StoreKind, cpu_time, wait};
+use xtask::lab::{Cluster, Launch, Memory, Node, StoreKind, cpu_time, wait};
 
 use super::{
     ControlArgs,
@@ -17,8 +17,7 @@ use super::{
     notices::{NEIGHBOURS, Notices, ROUTES, Seen, What},
     paper,
     samples::{Measure, Outcome, Setup, megabytes, millis},
-    storm,
-    usage::{self, Memory},
+    storm, usage,
 };
 
 /// Namespaces are `bench1`, `bench1-pod` and `bench-net`.

@@ -1,35 +1,9 @@
-//! What a process has used, from /proc.
+//! What the threads of a process have used, from /proc.
 
-use std::fs;
-#[cfg(feature = "bench")]
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-#[expect(clippy::struct_field_names, reason = "the names stand in the raw data, which says its units")]
-pub(super) struct Memory {
-    /// VmRSS, kB
-    pub(super) resident_kb: u64,
-    /// RssAnon, kB: without the binary's own pages
-    pub(super) anonymous_kb: u64,
-    /// VmHWM, kB
-    pub(super) peak_kb: u64,
-}
-
-impl Memory {
-    pub(super) fn of(pid: u32) -> Result<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/status")).context("the daemon's /proc/PID/status")?;
-        let field = |name: &str| -> u64 {
-            let line = text.lines().find(|line| line.starts_with(name));
-            line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kb| kb.parse().ok()).unwrap_or(0)
-        };
-        Ok(Self { resident_kb: field("VmRSS:"), anonymous_kb: field("RssAnon:"), peak_kb: field("VmHWM:") })
-    }
-}
-
-#[cfg(feature = "bench")]
 /// Time on a processor by thread name, to the nanosecond; of the threads that there are.
 pub(super) fn cpu_by_thread(pid: u32) -> Result<Vec<(String, Duration)>> {
     let mut all: Vec<(String, Duration)> = Vec::new();

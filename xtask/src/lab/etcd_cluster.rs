@@ -63,12 +63,7 @@ impl EtcdCluster {
         is: impl Fn(&Value) -> bool,
     ) -> Result<Duration> {
         let start = Instant::now();
-        let mut last = Value::Null;
-        wait::until(what, limit, || {
-            last = self.cluster.node(node).status().unwrap_or_default();
-            is(&last).then_some(())
-        })
-        .with_context(|| format!("the status of node {node} is {last:#}"))?;
+        self.cluster.node(node).wait_status(what, limit, is)?;
         Ok(start.elapsed())
     }
 

@@ -162,8 +162,7 @@ impl Node {
         if !launch.args.iter().any(|arg| arg.starts_with("--iface")) {
             command.args(["--iface", "eth0"]);
         }
-        command.arg("--run-dir").arg(self.run_dir()).arg("--state-dir").arg(self.state_dir());
-        command.arg("--subnet-file").arg(self.subnet_file()).arg("--bpf-dir").arg(self.bpf_dir());
+        self.add_paths(&mut command);
         command.args([
             "--node-name",
             self.netns.name(),
@@ -283,6 +282,44 @@ impl Node {
         serde_json::from_slice(&output.stdout).with_context(|| {
             format!("status of node {}: {}: {}", self.number, output.status, String::from_utf8_lossy(&output.stderr))
         })
+    }
+
+    /// Waits until [`Self::status`] is as asked, and returns it. The error has the last one, and the whole log.
+    pub fn wait_status(
+        &self,
+        what: &str,
+        limit: Duration,
+        is: impl Fn(&serde_json::Value) -> bool,
+    ) -> Result<serde_json::Value> {
+        let mut last = serde_json::Value::Null;
+        let came = wait::until(what, limit, || {
+            last = self.status().unwrap_or_default();
+            is(&last).then_some(())
+        });
+        match came {
+            Ok(()) => Ok(last),
+            Err(error) => bail!("{error:#}; the status of node {} is {last:#}\nits log:\n{}", self.number, self.log()),
+        }
+    }
+
+    /// Waits until the daemon is in touch with its source and has everything in the kernel.
+    pub fn wait_converged(&self) -> Result<serde_json::Value> {
+        self.wait_status("the node to be converged", wait::LONG, |status| {
+            status["source"]["connected"] == true && status["state"] == "converged"
+        })
+    }
+
+    /// A verb of flannel-ctl in this node, with the daemon's own directories and files.
+    pub fn verb(&self, verb: &[&str]) -> Result<std::process::Command> {
+        let mut command = self.netns.command(binary::flannel_ctl()?);
+        command.args(verb);
+        self.add_paths(&mut command);
+        Ok(command)
+    }
+
+    fn add_paths(&self, command: &mut std::process::Command) {
+        command.arg("--run-dir").arg(self.run_dir()).arg("--state-dir").arg(self.state_dir());
+        command.arg("--subnet-file").arg(self.subnet_file()).arg("--bpf-dir").arg(self.bpf_dir());
     }
 
     /// A GET to the daemon's health port: status line, headers and body.

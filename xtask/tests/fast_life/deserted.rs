@@ -10,7 +10,6 @@ use crate::{
     cluster,
     pins::{EGRESS_FAST, INGRESS_FAST, count, maps, pins, wait_fast},
     traffic::Traffic,
-    wait_converged,
 };
 
 /// Minutes later: where the deadline is in the settings, there is the first nanosecond now.
@@ -54,7 +53,7 @@ pub(crate) fn over_and_back(prefix: &str) {
     assert!(flows.contains("no_daemon") && !flows.contains("expired"), "{flows}");
 
     node.start().unwrap();
-    wait_converged(node);
+    node.wait_converged().unwrap();
     wait_fast(node);
     let ended = deserted.map(|slot| count(node, slot));
     traffic.more(500);

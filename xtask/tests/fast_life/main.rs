@@ -30,15 +30,10 @@ fn cluster(prefix: &str) -> Cluster {
     let cluster = Cluster::builder(prefix).nodes(2).dual_stack().launches(vec![launch(&[])]).start().unwrap();
     cluster.assert_whole();
     for node in cluster.nodes() {
-        wait_converged(node);
+        node.wait_converged().unwrap();
         wait_links(node, 6);
     }
     cluster
-}
-
-fn wait_converged(node: &Node) {
-    wait::until("the node to be converged", wait::LONG, || (node.status().ok()?["state"] == "converged").then_some(()))
-        .unwrap_or_else(|error| panic!("{error}: {:#}", node.status().unwrap()));
 }
 
 /// Uplink twice, two VXLAN devices, and each pod twice.
@@ -50,7 +45,7 @@ fn wait_links(node: &Node, wanted: usize) {
 fn start(node: &Node, launch: &Launch) {
     node.start_with(launch).unwrap();
     node.wait_ready().unwrap();
-    wait_converged(node);
+    node.wait_converged().unwrap();
 }
 
 /// `bpftool net`: what is attached in the node's namespace, whoever attached it.
@@ -89,7 +84,7 @@ fn stopped_killed_and_upgraded_it_loses_nothing_and_piles_up_nothing() {
     let mut next = Command::new(command.get_program());
     next.args(command.get_args().map(|word| if word == flannel_ctl().unwrap() { copy.as_os_str() } else { word }));
     let next = Process::spawn("the next version", &mut next, &node.log_file()).unwrap();
-    wait_converged(node);
+    node.wait_converged().unwrap();
     wait_fast(node);
     assert_eq!(pinned(node), before);
     for link in links(node).keys() {

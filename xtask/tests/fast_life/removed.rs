@@ -1,8 +1,8 @@
 //! The fast path goes, and everything else stays: the way back to flannel's daemon.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
-use xtask::lab::{Cluster, Node, flannel_ctl};
+use xtask::lab::{Cluster, Node};
 
 use crate::{
     cluster, drop_invalid, launch,
@@ -12,10 +12,8 @@ use crate::{
 };
 
 fn cleanup(node: &Node, more: &[&str]) -> (bool, String) {
-    let mut command = Command::new(flannel_ctl().unwrap());
-    command.arg("cleanup").args(more).arg("--run-dir").arg(node.run_dir()).arg("--state-dir").arg(node.state_dir());
-    command.arg("--subnet-file").arg(node.subnet_file()).arg("--bpf-dir").arg(node.bpf_dir());
-    let Output { status, stdout, stderr } = node.netns().enter(|| command.output()).unwrap().unwrap();
+    let mut command = node.verb(&["cleanup"]).unwrap();
+    let Output { status, stdout, stderr } = command.args(more).output().unwrap();
     let said = [stdout, stderr].map(|octets| String::from_utf8(octets).unwrap()).concat();
     println!("{more:?}: {status}\n{said}");
     (status.success(), said)

@@ -21,13 +21,7 @@ const TOOLS: [&str; 5] = ["ip", "bridge", "nft", "ethtool", "unshare"];
 /// Waits until a node's status is as asked; on failure the last one is shown.
 #[track_caller]
 fn wait_status(node: &Node, what: &str, is: impl Fn(&Value) -> bool) -> Value {
-    let mut last = Value::Null;
-    let came = wait::until(what, wait::LONG, || {
-        last = node.status().unwrap_or_default();
-        is(&last).then_some(())
-    });
-    came.unwrap_or_else(|error| panic!("{error}: {last:#}\n{}", node.log()));
-    last
+    node.wait_status(what, wait::LONG, is).unwrap()
 }
 
 #[track_caller]

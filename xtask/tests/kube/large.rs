@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use xtask::lab::{Family, Stopwatch, skip_unless, wait};
+use xtask::lab::{Family, Memory, Stopwatch, skip_unless, wait};
 
 use crate::site::{Site, TOOLS};
 
@@ -32,21 +32,11 @@ fn ten_thousand_nodes_are_read_without_being_kept() {
     let watch = Stopwatch::start();
     node.start().unwrap();
     site.wait_peers(1, u64::try_from(NODES).unwrap());
-    site.wait_converged(1);
+    site.cluster.node(1).wait_converged().unwrap();
     println!("{NODES} nodes after {watch}");
-    let pid = node.pid().unwrap();
-    let kilobytes = |field: &str| -> u64 {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with(field)).unwrap().to_owned();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    };
-    println!(
-        "{} KB at rest, {} of them its own, {} KB at most",
-        kilobytes("VmRSS"),
-        kilobytes("RssAnon"),
-        kilobytes("VmHWM")
-    );
-    assert!(kilobytes("VmHWM") < MOST);
+    let memory = || Memory::of(node.pid().unwrap()).unwrap();
+    println!("at rest {:?}", memory());
+    assert!(memory().peak_kb < MOST);
     // Heartbeats of everybody are no news.
     for i in 0..NODES {
         site.api.touch(&format!("peer-{i:05}"));
@@ -58,5 +48,5 @@ fn ten_thousand_nodes_are_read_without_being_kept() {
         (!node.netns().run("ip route show 10.64.0.0/24").ok()?.contains("10.64")).then_some(())
     })
     .unwrap();
-    println!("{} KB after a heartbeat of each, {} of them its own", kilobytes("VmRSS"), kilobytes("RssAnon"));
+    println!("after a heartbeat of each {:?}", memory());
 }

@@ -7,9 +7,7 @@ use std::{
     time::Duration,
 };
 
-use xtask::lab::{
-    Cluster, Family, GATEWAY_V4, KubeApi, KubeApiOptions, Launch, StoreKind, certificates, plain_vxlan, wait,
-};
+use xtask::lab::{Cluster, Family, GATEWAY_V4, KubeApi, KubeApiOptions, Launch, StoreKind, certificates, plain_vxlan};
 
 pub(crate) const TOOLS: [&str; 3] = ["ip", "nft", "openssl"];
 /// Ten thousand nodes, on a machine that does other things as well.
@@ -69,20 +67,9 @@ impl Site {
         self.cluster.node(number).netns().name().to_owned()
     }
 
-    /// Whether the daemon of a node is in touch with its API server and content.
-    pub(crate) fn wait_converged(&self, number: usize) {
-        let node = self.cluster.node(number);
-        wait::until("the node to be content", PATIENCE, || {
-            let status = node.status().ok()?;
-            (status["source"]["connected"] == true && status["state"] == "converged").then_some(())
-        })
-        .unwrap_or_else(|error| panic!("{error}: {:#}\n{}", node.status().unwrap_or_default(), node.log()));
-    }
-
     pub(crate) fn wait_peers(&self, number: usize, peers: u64) {
         let node = self.cluster.node(number);
-        wait::until("the number of peers", PATIENCE, || (node.status().ok()?["peers"]["total"] == peers).then_some(()))
-            .unwrap_or_else(|error| panic!("{error}: {:#}\n{}", node.status().unwrap_or_default(), node.log()));
+        node.wait_status("the number of peers", PATIENCE, |status| status["peers"]["total"] == peers).unwrap();
     }
 
     /// Nothing that a daemon wrote has the token in it.

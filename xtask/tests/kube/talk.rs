@@ -59,7 +59,7 @@ fn an_outage_of_the_api_server_loses_no_packet() {
     site.api.again().unwrap();
     for number in [1, 2] {
         site.wait_peers(number, 1);
-        site.wait_converged(number);
+        site.cluster.node(number).wait_converged().unwrap();
         let routes = site.cluster.node(number).netns().run("ip route").unwrap();
         assert!(!routes.contains("10.244.66.0"), "deleted while we were down: {routes}");
     }

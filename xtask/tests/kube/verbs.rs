@@ -37,10 +37,8 @@ fn verbs_see_what_the_daemon_sees_and_change_nothing() {
     assert!(status.contains("10.99.0.0/24 is outside of the network"), "{status}");
 
     let told = |verb: &str| {
-        let mut command = node.netns().command(flannel_ctl().unwrap());
-        command.args([verb, "--node-name", &site.name(1), "--iface", "eth0", "--ip-masq"]).args(site.source_args());
-        command.arg("--run-dir").arg(node.run_dir()).arg("--state-dir").arg(node.state_dir());
-        command.arg("--subnet-file").arg(node.subnet_file()).arg("--bpf-dir").arg(node.bpf_dir());
+        let mut command = node.verb(&[verb, "--node-name", &site.name(1), "--iface", "eth0", "--ip-masq"]).unwrap();
+        command.args(site.source_args());
         let output = command.output().unwrap();
         [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat()
     };

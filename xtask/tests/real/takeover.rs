@@ -68,8 +68,7 @@ impl Site {
 
     fn wait_converged(&self) {
         self.node().wait_ready().unwrap();
-        wait::until("convergence", wait::LONG, || (self.node().status().ok()?["state"] == "converged").then_some(()))
-            .unwrap_or_else(|error| panic!("{error}: {}", self.node().log()));
+        self.node().wait_converged().unwrap();
     }
 
     /// docs/compatibility.md, "Taking over, and back".

@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::json;
-use xtask::lab::{Family, Stopwatch};
+use xtask::lab::{Family, Memory, Stopwatch};
 
 use crate::site::{Site, skip};
 
@@ -26,12 +26,9 @@ fn more_than_a_thousand_nodes_come_in_pages() {
     let watch = Stopwatch::start();
     node.start().unwrap();
     site.wait_peers(1, u64::try_from(NODES).unwrap());
-    site.wait_converged(1);
+    site.cluster.node(1).wait_converged().unwrap();
     println!("{NODES} nodes after {watch}");
-    let status = fs::read_to_string(format!("/proc/{}/status", node.pid().unwrap())).unwrap();
-    for field in ["VmRSS", "RssAnon", "VmHWM"] {
-        println!("{}", status.lines().find(|line| line.starts_with(field)).unwrap());
-    }
+    println!("{:?}", Memory::of(node.pid().unwrap()).unwrap());
     site.server.kubectl(&["delete", "node", "peer-0007", "--wait=false"]).unwrap();
     site.wait_peers(1, u64::try_from(NODES - 1).unwrap());
 }

@@ -51,7 +51,7 @@ fn a_token_that_ended_is_told_and_its_successor_read() {
     site.mount(&first).unwrap();
     let node = site.cluster.node(1);
     node.restart().unwrap();
-    site.wait_converged(1);
+    site.cluster.node(1).wait_converged().unwrap();
     // A token ends with what it is bound to; the server remembers for ten seconds that it was good.
     site.server.kubectl(&["delete", "secret", "life", "-n", "flannel-ctl"]).unwrap();
     wait::until("the token to end", wait::LONG, || {
@@ -64,7 +64,7 @@ fn a_token_that_ended_is_told_and_its_successor_read() {
     site.wait_trouble(1, "401");
     let second = site.server.token(None).unwrap();
     site.mount(&second).unwrap();
-    site.wait_converged(1);
+    site.cluster.node(1).wait_converged().unwrap();
     site.ghost("ghost", "10.244.66.0/24", "192.168.66.66", "46:82:fb:f7:52:66");
     site.wait_peers(1, 2);
     for token in [first, second] {
@@ -110,7 +110,7 @@ fn an_etcd_restored_from_a_backup_is_believed() {
     site.ghost("new", "10.244.99.0/24", "192.168.66.99", &mac(99));
     for number in [1, 2] {
         site.wait_peers(number, 2);
-        site.wait_converged(number);
+        site.cluster.node(number).wait_converged().unwrap();
         assert!(site.cluster.node(number).ctl(&["peers"]).unwrap().contains("10.244.99.0"));
     }
     ping.more(200).unwrap();

@@ -57,7 +57,7 @@ fn each_right_that_is_missing_is_named() {
             &format!("46:82:fb:f7:52:0{nodes}"),
         );
         site.wait_peers(1, 1 + nodes);
-        site.wait_converged(1);
+        site.cluster.node(1).wait_converged().unwrap();
     }
     let asked: BTreeSet<_> =
         site.server.asked().iter().map(|asked| asked.rsplit_once(' ').unwrap().0.to_owned()).collect();

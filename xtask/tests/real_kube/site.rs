@@ -117,20 +117,9 @@ impl Site {
             .unwrap_or_else(|error| panic!("{error}: {}\n{}", self.trouble(number), self.cluster.node(number).log()));
     }
 
-    /// Whether the daemon of a node is in touch with its API server and content.
-    pub(crate) fn wait_converged(&self, number: usize) {
-        let node = self.cluster.node(number);
-        wait::until("the node to be content", PATIENCE, || {
-            let status = node.status().ok()?;
-            (status["source"]["connected"] == true && status["state"] == "converged").then_some(())
-        })
-        .unwrap_or_else(|error| panic!("{error}: {:#}\n{}", node.status().unwrap_or_default(), node.log()));
-    }
-
     pub(crate) fn wait_peers(&self, number: usize, peers: u64) {
         let node = self.cluster.node(number);
-        wait::until("the number of peers", PATIENCE, || (node.status().ok()?["peers"]["total"] == peers).then_some(()))
-            .unwrap_or_else(|error| panic!("{error}: {:#}\n{}", node.status().unwrap_or_default(), node.log()));
+        node.wait_status("the number of peers", PATIENCE, |status| status["peers"]["total"] == peers).unwrap();
     }
 
     /// A peer that is nothing but a node object.

@@ -77,7 +77,7 @@ fn an_api_server_that_is_killed_stopped_and_forgets_loses_no_packet() {
         }
         for number in [1, 2] {
             site.wait_peers(number, 1);
-            site.wait_converged(number);
+            site.cluster.node(number).wait_converged().unwrap();
             assert!(!routes(number).contains("10.244.66.0"), "deleted while we were down: {}", routes(number));
         }
         pings[0].more(200).unwrap();

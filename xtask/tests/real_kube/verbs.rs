@@ -38,11 +38,8 @@ fn verbs_see_what_the_daemon_sees_and_change_nothing() {
     let version = || site.server.get(&["node", &site.name(2)]).unwrap()["metadata"]["resourceVersion"].clone();
     let before = version();
     let told = |verb: &str| {
-        let mut command = node.netns().command(flannel_ctl().unwrap());
-        command.args([verb, "--node-name", &site.name(2), "--iface", "eth0", "--ip-masq"]);
+        let mut command = node.verb(&[verb, "--node-name", &site.name(2), "--iface", "eth0", "--ip-masq"]).unwrap();
         command.args(source_args(site.cluster.dir()));
-        command.arg("--run-dir").arg(node.run_dir()).arg("--state-dir").arg(node.state_dir());
-        command.arg("--subnet-file").arg(node.subnet_file()).arg("--bpf-dir").arg(node.bpf_dir());
         let output = command.output().unwrap();
         [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat()
     };

@@ -225,12 +225,7 @@ fn beside_a_living_flanneld_cleanup_leaves_what_it_goes_by() {
         fs::read_to_string(&comm).is_ok_and(|comm| comm == "flanneld\n").then_some(())
     })
     .unwrap();
-    let cleanup = || {
-        let mut command = node.netns().command(flannel_ctl().unwrap());
-        command.args(["cleanup", "--run-dir"]).arg(node.run_dir()).arg("--state-dir").arg(node.state_dir());
-        command.arg("--subnet-file").arg(node.subnet_file()).arg("--bpf-dir").arg(node.bpf_dir());
-        run(&mut command).unwrap()
-    };
+    let cleanup = || run(&mut node.verb(&["cleanup"]).unwrap()).unwrap();
     let said = cleanup();
     println!("{said}");
     for ping in pings {

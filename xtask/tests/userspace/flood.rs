@@ -1,7 +1,6 @@
 //! A hundred thousand datagrams a second that nobody should send, at the tunnel's port, while a stream runs.
 
 use std::{
-    fs,
     io::{IoSlice, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd as _,
@@ -11,11 +10,11 @@ use std::{
 };
 
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, sendmmsg};
-use xtask::lab::{Cluster, Family, Netns, Node, skip_unless, wait};
+use xtask::lab::{Cluster, Family, Memory, Netns, Node, skip_unless, wait};
 
 use crate::{
     TOOLS,
-    site::{CHUNK, PATIENCE, launch, received_drops, wait_converged},
+    site::{CHUNK, PATIENCE, launch, received_drops},
     udp::NETWORK,
 };
 
@@ -134,9 +133,7 @@ impl Drop for End<'_> {
 
 /// Resident memory.
 fn resident_kib(node: &Node) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", node.pid().unwrap())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
+    Memory::of(node.pid().unwrap()).unwrap().resident_kb
 }
 
 /// IPv4 and UDP, with lengths that are right and no UDP checksum.
@@ -256,7 +253,7 @@ fn withstands(cluster: &Cluster, prefix: &str, port: u16, before: &[u8]) {
     // How much it keeps on a quiet machine is for a benchmark to say.
     assert!(ratios[ROUNDS - 1] > 0.2, "{ratios:?}");
     assert!(node.ended().unwrap().is_none());
-    wait_converged(node);
+    node.wait_converged().unwrap();
     cluster.assert_whole();
 }
 
@@ -267,13 +264,17 @@ fn a_flood_of_forged_and_truncated_datagrams_is_dropped_counted_and_survived() {
     }
     let userspace = || vec![launch("userspace"); 2];
     let cluster = Cluster::builder("usfl").nodes(2).launches(userspace()).start().unwrap();
-    cluster.nodes().iter().for_each(wait_converged);
+    for node in cluster.nodes() {
+        node.wait_converged().unwrap();
+    }
     cluster.assert_whole();
     let header = vxlan_header(&cluster, cluster.node(2));
     withstands(&cluster, "usfl", 8472, &header);
     drop(cluster);
     let cluster = Cluster::builder("usflu").nodes(2).network(NETWORK).start().unwrap();
-    cluster.nodes().iter().for_each(wait_converged);
+    for node in cluster.nodes() {
+        node.wait_converged().unwrap();
+    }
     cluster.assert_whole();
     withstands(&cluster, "usflu", 8285, &[]);
 }

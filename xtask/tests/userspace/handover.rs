@@ -11,7 +11,7 @@ use xtask::lab::{Cluster, Family, Launch, Node, Ping, PingReport, Process, skip_
 
 use crate::{
     TOOLS,
-    site::{cluster, launch, wait_converged},
+    site::{cluster, launch},
 };
 
 /// What the manager is told, to stop the daemon by SIGTERM or SIGKILL and start it.
@@ -133,7 +133,7 @@ fn what_waits_for_a_daemon_that_is_started_anew_is_not_lost() {
     node.netns().run("ip link delete flannel.1").unwrap();
     let stored = || manager.process.log().matches("stored tunnel-queue-IPv4").count() == 2;
     wait::until("the new queues to be kept", wait::LONG, || stored().then_some(())).unwrap();
-    wait_converged(node);
+    node.wait_converged().unwrap();
     manager.wait_kept("as many to be kept as before", |count| count == before);
     restarted(&cluster, &mut manager, GRACEFUL);
 

@@ -4,10 +4,7 @@ use std::{fs, time::Duration};
 
 use xtask::lab::{Cluster, Family, Ping, skip_unless, wait};
 
-use crate::{
-    TOOLS,
-    site::{cluster, wait_converged},
-};
+use crate::{TOOLS, site::cluster};
 
 fn gap(cluster: &Cluster, what: &str, restart: impl FnOnce()) -> Duration {
     let pings = [(1, 2, Family::V4), (2, 1, Family::V6)].map(|(a, b, family)| cluster.ping(a, b, family).unwrap());
@@ -40,7 +37,7 @@ fn a_daemon_that_comes_back_carries_packets_before_its_store_answers() {
             node.wait_ready().unwrap();
         });
         assert_eq!(index(), before, "the device stays");
-        wait_converged(node);
+        node.wait_converged().unwrap();
     }
     // Without its store a daemon knows nothing but what the last one left.
     cluster.store().stop().unwrap();
@@ -53,7 +50,7 @@ fn a_daemon_that_comes_back_carries_packets_before_its_store_answers() {
     assert_ne!(node.status().unwrap()["state"], "converged");
     cluster.start_store().unwrap();
     node.wait_ready().unwrap();
-    wait_converged(node);
+    node.wait_converged().unwrap();
     assert!(cluster.wait_mesh(wait::LONG).unwrap().whole());
 
     // A damaged memory is none.

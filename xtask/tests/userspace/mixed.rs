@@ -6,7 +6,7 @@ use xtask::lab::{Capture, Cluster, Family, Ping, PingReport, skip_unless, transf
 
 use crate::{
     TOOLS,
-    site::{cluster, count, launch, wait_converged},
+    site::{cluster, count, launch},
 };
 
 const MB: usize = 1 << 20;
@@ -112,16 +112,13 @@ fn a_node_changes_its_datapath_under_traffic_and_cleanup_leaves_nothing() {
         node.stop().unwrap();
         node.start_with(&launch(datapath)).unwrap();
         node.wait_ready().unwrap();
-        wait_converged(node);
+        node.wait_converged().unwrap();
         again(&cluster, &format!("change to {datapath}"), pings);
         assert_eq!(node.status().unwrap()["datapath"]["kind"], datapath);
         bulk(&cluster, 1, 2, Family::V6, MB);
     }
     node.stop().unwrap();
-    let mut command = node.netns().command(xtask::lab::flannel_ctl().unwrap());
-    command.arg("cleanup").arg("--run-dir").arg(node.run_dir()).arg("--state-dir").arg(node.state_dir());
-    command.arg("--subnet-file").arg(node.subnet_file()).arg("--bpf-dir").arg(node.bpf_dir());
-    let text = xtask::lab::run(&mut command).unwrap();
+    let text = xtask::lab::run(&mut node.verb(&["cleanup"]).unwrap()).unwrap();
     assert!(text.contains("removed device flannel.1") && text.contains("removed device flannel-v6.1"), "{text}");
     let left = node.netns().run("ip -br link show").unwrap();
     assert!(!left.contains("flannel"), "{left}");
@@ -140,7 +137,7 @@ fn again_within(pings: &[Ping], what: &str) {
 }
 
 fn again(cluster: &Cluster, what: &str, pings: Vec<Ping>) {
-    wait_converged(cluster.node(1));
+    cluster.node(1).wait_converged().unwrap();
     again_within(&pings, what);
     let reports: Vec<PingReport> = pings.into_iter().map(Ping::stop).collect();
     for report in &reports {

@@ -4,7 +4,7 @@ use xtask::lab::{Cluster, Family, GATEWAY_V4, skip_unless, transfer, wait};
 
 use crate::{
     TOOLS,
-    site::{count, launch, wait_converged},
+    site::{count, launch},
 };
 
 const OCTETS: usize = 4 << 20;
@@ -26,7 +26,9 @@ fn ipv6_alone_is_carried() {
     let launches = ["userspace", "vxlan", "userspace"].map(launch).to_vec();
     let builder = Cluster::builder("us6only").nodes(3).families(&[Family::V6]).network(config);
     let cluster = builder.launches(launches).start().unwrap();
-    cluster.nodes().iter().for_each(wait_converged);
+    for node in cluster.nodes() {
+        node.wait_converged().unwrap();
+    }
     cluster.assert_whole();
     exchange(&cluster, Family::V6);
     let [one, three] = [1, 3].map(|number| cluster.node(number).pod());
@@ -47,7 +49,9 @@ fn direct_routes_and_the_engine_take_turns_with_the_network_in_between() {
     let config = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}"#;
     let launches = ["userspace", "vxlan"].map(launch).to_vec();
     let cluster = Cluster::builder("usdir").nodes(2).network(config).launches(launches).start().unwrap();
-    cluster.nodes().iter().for_each(wait_converged);
+    for node in cluster.nodes() {
+        node.wait_converged().unwrap();
+    }
     cluster.assert_whole();
     let node = cluster.node(1);
     let carried = || node.netns().packets("flannel.1").unwrap().1;

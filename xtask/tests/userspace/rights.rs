@@ -11,10 +11,7 @@ use xtask::lab::{
     Cluster, Family, Launch, Netns, Node, Ping, Process, SubnetEnv, flannel_ctl, run, skip_unless, transfer, wait,
 };
 
-use crate::{
-    TOOLS,
-    site::{launch, wait_converged},
-};
+use crate::{TOOLS, site::launch};
 
 const NOBODY: u32 = 65534;
 const OCTETS: usize = 2 << 20;
@@ -68,7 +65,7 @@ fn the_right_to_change_the_network_is_enough() {
     let wrapper = ["unshare", "-m", "sh", "-c", &script, "sh"].map(String::from).to_vec();
     node.start_with(&Launch { wrapper, ..launch("userspace") }).unwrap();
     node.wait_ready().unwrap();
-    wait_converged(node);
+    node.wait_converged().unwrap();
     // CAP_NET_ADMIN is 12.
     assert_eq!(effective(node), 1 << 12);
     for node in cluster.nodes() {
@@ -142,7 +139,7 @@ fn a_user_namespace_without_real_root_is_enough() {
         return;
     }
     let cluster = Cluster::builder("usless").nodes(1).launches(vec![launch("vxlan")]).start().unwrap();
-    wait_converged(cluster.node(1));
+    cluster.node(1).wait_converged().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let copy = copy(directory.path());
     let mut rootless = Rootless::start(&cluster, "usless9");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use xtask::lab::{Cluster, Family, Launch, Node, wait};
+use xtask::lab::{Cluster, Family, Launch, Node};
 
 /// No divisor of any power of two: what is displaced does not look right.
 pub(crate) const CHUNK: usize = 251_003;
@@ -19,13 +19,10 @@ pub(crate) fn cluster(prefix: &str, datapaths: &[&str]) -> Cluster {
     let cluster = Cluster::builder(prefix).nodes(datapaths.len()).dual_stack().launches(launches).start().unwrap();
     let mesh = cluster.wait_mesh(Duration::from_secs(20)).unwrap();
     assert!(mesh.whole(), "{mesh}");
-    cluster.nodes().iter().for_each(wait_converged);
+    for node in cluster.nodes() {
+        node.wait_converged().unwrap();
+    }
     cluster
-}
-
-pub(crate) fn wait_converged(node: &Node) {
-    wait::until("the node to be converged", wait::LONG, || (node.status().ok()?["state"] == "converged").then_some(()))
-        .unwrap_or_else(|error| panic!("{error}: {:#}\n{}", node.status().unwrap(), node.log()));
 }
 
 /// What the engine of that family counts.

@@ -7,7 +7,7 @@ use xtask::lab::{Cluster, Family, Launch, Node, flannel_ctl, run, skip_unless, t
 
 use crate::{
     TOOLS,
-    site::{cluster, count, launch, wait_converged},
+    site::{cluster, count, launch},
 };
 
 const OCTETS: usize = 4 << 20;
@@ -69,7 +69,7 @@ fn what_this_kernel_lacks_is_found_out_told_and_done_without() {
         node.stop().unwrap();
         node.start_with(&Launch { wrapper: wrapper(rules), ..launch("userspace") }).unwrap();
         node.wait_ready().unwrap();
-        wait_converged(node);
+        node.wait_converged().unwrap();
         carries(&cluster);
         let engine = node.status().unwrap()["userspace"][0].clone();
         assert_eq!(engine["missing"], serde_json::json!(missing), "{rules:?}: {engine:#}");
@@ -94,7 +94,7 @@ fn what_this_kernel_lacks_is_found_out_told_and_done_without() {
     }
     node.start_with(&launch("userspace")).unwrap();
     node.wait_ready().unwrap();
-    wait_converged(node);
+    node.wait_converged().unwrap();
     carries(&cluster);
     let engine = node.status().unwrap()["userspace"][0].clone();
     assert_eq!(engine["missing"], serde_json::json!(["multi_queue"]), "{engine:#}");

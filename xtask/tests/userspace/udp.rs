@@ -4,10 +4,7 @@ use std::{net::IpAddr, path::Path};
 
 use xtask::lab::{Capture, Cluster, Family, Netns, Process, skip_unless, transfer, wait};
 
-use crate::{
-    TOOLS,
-    site::{count, wait_converged},
-};
+use crate::{TOOLS, site::count};
 
 pub(crate) const NETWORK: &str = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"udp"}}"#;
 
@@ -49,7 +46,7 @@ fn a_udp_network_is_shared_with_flannels_own_daemons() {
     }
     let cluster = Cluster::builder("usudp").nodes(2).network(NETWORK).start().unwrap();
     let node = cluster.node(1);
-    wait_converged(node);
+    node.wait_converged().unwrap();
     assert!(cluster.wait_mesh(wait::LONG).unwrap().whole());
     assert_eq!(node.status().unwrap()["datapath"]["kind"], "userspace");
     assert_eq!(node.subnet_env().unwrap().get("MTU"), Some("1472"));

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, env, process::Command, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
+use xtask::lab::Memory;
 
 use super::{
-    super::usage,
     client::Client,
     cpu::{CLIENT, SERVER, Snapshot, Usage},
     mode::{Load, Metric, Mode, Quantity},
@@ -73,7 +73,7 @@ pub(super) fn measure(site: &Site, mode: Mode, metric: Metric, timing: Timing) -
         if let (Some(rate), true) = (values.get(&Quantity::Rate).copied(), usage.carriers > 0.0) {
             values.insert(Quantity::PerCore, rate / usage.carriers);
         }
-        let memory = run.carriers.iter().map(|pid| Ok(usage::Memory::of(*pid)?.resident_kb));
+        let memory = run.carriers.iter().map(|pid| Ok(Memory::of(*pid)?.resident_kb));
         let largest = memory.collect::<Result<Vec<u64>>>()?.into_iter().max().unwrap_or(0);
         values.insert(Quantity::Resident, f64::from(u32::try_from(largest)?) / 1024.0);
     }
