@@ -153,13 +153,26 @@ fn in_counting_mode_they_are_counted_only() {
 /// Masqueraded, they come from the node, which may inject all that is from its subnet.
 #[test]
 fn tunnel_packets_that_a_pod_makes_itself_do_not_pass_for_its_nodes() {
+    a_pod_does_not_pass_for_its_node("ffpod", "auto");
+}
+
+#[test]
+fn nor_do_they_where_a_node_carries_packets_in_user_space() {
+    a_pod_does_not_pass_for_its_node("ffpou", "userspace");
+}
+
+/// Its node carries packets with `datapath`.
+fn a_pod_does_not_pass_for_its_node(prefix: &str, datapath: &str) {
     if skip_unless(&["ip", "nft", "etcdctl"]) {
         return;
     }
-    let launch =
-        |mode: &str| Launch { args: vec![format!("--peer-guard={mode}"), "--ip-masq".to_owned()], ..Launch::default() };
-    let builder = Cluster::builder("ffpod").nodes(2).dual_stack();
-    let cluster = builder.launches(vec![launch("drop"), launch("off")]).start().unwrap();
+    let launch = |mode: &str| Launch {
+        args: vec![format!("--peer-guard={mode}"), format!("--datapath={datapath}"), "--ip-masq".to_owned()],
+        ..Launch::default()
+    };
+    let builder = Cluster::builder(prefix).nodes(2).dual_stack();
+    let victim = Launch { args: vec!["--ip-masq".to_owned()], ..Launch::default() };
+    let cluster = builder.launches(vec![victim, launch("off")]).start().unwrap();
     cluster.assert_whole();
     let (victim, node) = (cluster.node(1), cluster.node(2));
     let inject = |family, tag| {

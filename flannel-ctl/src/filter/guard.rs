@@ -1,4 +1,4 @@
-//! Rules that let only peers inject packets into the overlay.
+//! Rules that let only peers inject packets into the overlay, and no pod pass for its node.
 //!
 //! A tunnel packet comes in if the pair (outer source, inner source cut to the subnet length)
 //! stands in our set. One hash lookup per packet, however many peers there are; behind GRO it
@@ -89,6 +89,9 @@ pub const fn set(family: Family) -> &'static str {
 /// Where things are, in bits from the outer UDP header: 8 bytes UDP, 8 VXLAN, 14 Ethernet
 /// (RFC 7348 section 5), then the inner source at byte 12 (IPv4) or 8 (IPv6).
 const VNI: &str = "@th,96,24";
+/// On flannel's udp wire the inner packet comes right behind the UDP header: version, source.
+const RAW_VERSION: &str = "@th,64,4";
+const RAW_SOURCE: &str = "@th,160,32";
 const ETHERTYPE: &str = "@th,224,16";
 const fn inner_source(family: Family) -> &'static str {
     match family {
@@ -114,14 +117,41 @@ pub fn hook_rules(guard: &GuardPolicy) -> Vec<String> {
             rules.push(format!("meta nfproto {family} udp dport {} goto {JUDGE}", guard.port));
         }
     }
+    if !guard.judges_peers() {
+        // The engine's own packets are spared the way there.
+        rules.extend(guard.pods.iter().map(|pods| format!("{} udp dport {} goto {JUDGE}", leaves(pods), guard.port)));
+    }
     rules
+}
+
+/// From a pod to anything but a pod.
+fn leaves(pods: &IpNet) -> String {
+    let ip = if pods.addr().is_ipv4() { "ip" } else { "ip6" };
+    format!("{ip} saddr {pods} {ip} daddr != {pods}")
+}
+
+/// What makes it a packet of our tunnel: the identifier, or where there is none, an inner source that a peer would take.
+/// What is too short for either matches nothing.
+fn ours(vni: Option<u32>, pods: &IpNet) -> String {
+    match (vni, pods) {
+        (Some(vni), _) => format!("{VNI} {vni}"),
+        (None, IpNet::V4(pods)) => {
+            let (mask, network) = (u32::from(pods.netmask()), u32::from(pods.network()));
+            format!("{RAW_VERSION} 4 {RAW_SOURCE} & {mask:#010x} {network:#010x}")
+        }
+        // That wire has IPv4 alone.
+        (None, IpNet::V6(_)) => format!("{RAW_VERSION} 6"),
+    }
 }
 
 /// Rules of the judging chain. A load beyond the packet's end makes a rule not match, so what
 /// is cut short falls through to the refusals.
 pub fn judge_rules(guard: &GuardPolicy) -> Vec<String> {
     let verdict = if guard.count_only { "accept" } else { "drop" };
-    let mut rules = vec![format!("{VNI} != {} accept", guard.vni)];
+    let mut rules = Vec::new();
+    if let (Some(vni), true) = (guard.vni, guard.judges_peers()) {
+        rules.push(format!("{VNI} != {vni} accept"));
+    }
     if let Some(length) = guard.v4_len {
         let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32))).unwrap_or(0);
         rules.push(format!(
@@ -138,9 +168,12 @@ pub fn judge_rules(guard: &GuardPolicy) -> Vec<String> {
     }
     // From pod to pod it is their own tunnel. What a pod sends to a node's is none of ours, whoever routes it there.
     for network in &guard.pods {
-        let (family, ip) = (Family::of_net(network), if network.addr().is_ipv4() { "ip" } else { "ip6" });
-        let refused = Refused::FromAPod(family).counter();
-        rules.push(format!("{ip} saddr {network} {ip} daddr != {network} counter name {refused} {verdict}"));
+        let refused = Refused::FromAPod(Family::of_net(network)).counter();
+        let ours = ours(guard.vni, network);
+        rules.push(format!("{} {ours} counter name {refused} {verdict}", leaves(network)));
+    }
+    if !guard.judges_peers() {
+        return rules;
     }
     // Behind the lookup: peers' packets are spared the route lookup. What is not for this host
     // is somebody else's tunnel passing through.

@@ -17,7 +17,7 @@ fn policy() -> FilterPolicy {
         forward: networks.clone(),
         guard: Some(GuardPolicy {
             port: 8472,
-            vni: 1,
+            vni: Some(1),
             count_only: false,
             v4_len: Some(27),
             v6_len: Some(64),
@@ -41,12 +41,37 @@ fn without_rules_there_are_no_chains() {
 #[test]
 fn every_prefix_length_has_its_mask() {
     for (length, mask) in [(0, "0x00000000"), (1, "0x80000000"), (31, "0xfffffffe"), (32, "0xffffffff")] {
-        let guard =
-            GuardPolicy { port: 1, vni: 1, count_only: true, v4_len: Some(length), v6_len: None, pods: Vec::new() };
+        let guard = GuardPolicy {
+            port: 1,
+            vni: Some(1),
+            count_only: true,
+            v4_len: Some(length),
+            v6_len: None,
+            pods: Vec::new(),
+        };
         let rules = guard::judge_rules(&guard).join("\n");
         assert!(rules.contains(&format!("& {mask})")), "{length}: {rules}");
         assert!(!rules.contains("drop") && !rules.contains("@peers-v6"), "{rules}");
     }
+}
+
+#[test]
+fn where_an_engine_judges_peers_only_what_pods_send_is_looked_at() {
+    let engine = |vni, pods: &[&str]| GuardPolicy {
+        port: 8472,
+        vni,
+        count_only: false,
+        v4_len: None,
+        v6_len: None,
+        pods: pods.iter().map(|net| net.parse().unwrap()).collect(),
+    };
+    let vxlan = engine(Some(1), &["10.244.0.0/16", "fd00:244::/32"]);
+    let udp = engine(None, &["10.244.0.0/16"]);
+    insta::assert_snapshot!(
+        [&vxlan, &udp]
+            .map(|guard| [guard::hook_rules(guard), guard::judge_rules(guard)].concat().join("\n"))
+            .join("\n\n")
+    );
 }
 
 #[test]

@@ -9,8 +9,8 @@ use super::{
     userspace,
 };
 use crate::model::{
-    Backend, Device, Family, FastFamily, FastPathPolicy, FilterPolicy, Forward, GuardPolicy, Key, Mac, Masquerade,
-    Object, Peer, Place, Route, Setting, State, Via, VxlanConfig,
+    AddressRange, Backend, Device, Family, FastFamily, FastPathPolicy, FilterPolicy, Forward, GuardPolicy, Key, Mac,
+    Masquerade, Object, Peer, Place, Route, Setting, State, Via, VxlanConfig,
 };
 
 /// Everything: this node's own part and every peer's.
@@ -210,13 +210,20 @@ fn filter_policy(facts: &Facts) -> Option<FilterPolicy> {
             policy.forward.push(range.network);
         }
     }
-    if let (Backend::Vxlan(vxlan), Some(guard), true) = (&facts.network.backend, options.guard, facts.guards()) {
+    let tunnel = match &facts.network.backend {
+        Backend::Vxlan(vxlan) => Some((vxlan.port, Some(vxlan.vni))),
+        Backend::Udp { port } => Some((*port, None)),
+        Backend::HostGw | Backend::Alloc => None,
+    };
+    if let (Some((port, vni)), Some(guard)) = (tunnel, options.guard) {
+        // An engine looks itself at who sent what.
+        let judged = |range: Option<AddressRange>| range.filter(|_| facts.guards()).map(|range| range.subnet_len);
         policy.guard = Some(GuardPolicy {
-            port: vxlan.port,
-            vni: vxlan.vni,
+            port,
+            vni,
             count_only: guard == Guard::Count,
-            v4_len: facts.network.v4.map(|range| range.subnet_len),
-            v6_len: facts.network.v6.map(|range| range.subnet_len),
+            v4_len: judged(facts.network.v4),
+            v6_len: judged(facts.network.v6),
             pods: facts.network.families().filter_map(|family| Some(facts.network.range(family)?.network)).collect(),
         });
     }

@@ -134,7 +134,9 @@ fn a_peer_of_a_userspace_node_is_a_forwarding_entry_and_a_plain_route() {
     let kernels = |key: &Key| matches!(key, Key::Neighbour(_) | Key::Fdb(..) | Key::Nexthop(_) | Key::Guard(..));
     assert_eq!(state.keys().find(|key| kernels(key)), None);
     let Object::Filter(policy) = &state[&Key::Filter] else { panic!() };
-    assert!(policy.guard.is_none(), "the engine looks at who sent what itself");
+    let guard = policy.guard.as_ref().unwrap();
+    assert!(!guard.judges_peers(), "the engine looks at who sent what itself");
+    assert_eq!((guard.vni, guard.pods.len()), (Some(1), 2), "and not at what pods send");
     assert!(!policy.masquerade.is_empty());
 }
 

@@ -292,7 +292,7 @@ impl World {
 /// Packet filter rules that drop what comes from no peer.
 fn guards(object: Option<&Object>) -> bool {
     let Some(Object::Filter(policy)) = object else { return false };
-    policy.guard.as_ref().is_some_and(|guard| !guard.count_only)
+    policy.guard.as_ref().is_some_and(|guard| guard.judges_peers() && !guard.count_only)
 }
 
 #[cfg(test)]

@@ -86,8 +86,9 @@ impl HostFilter {
                 limits.push(format!("{}: {}", missing.join(" and "), self.why));
             }
         }
-        if let (Some(_), Some(why)) = (&policy.guard, &self.no_guard) {
-            limits.push(format!("tunnel packets from strangers are not dropped: {why}"));
+        if let (Some(guard), Some(why)) = (&policy.guard, &self.no_guard) {
+            let whose = if guard.judges_peers() { "from strangers" } else { "that pods make themselves" };
+            limits.push(format!("tunnel packets {whose} are not dropped: {why}"));
         }
         limits
     }

@@ -82,8 +82,14 @@ fn sample() -> FilterPolicy {
     };
     let masquerade = vec![masquerade("10.0.0.0/8", "10.1.1.0/24"), masquerade("fd00::/48", "fd00:0:0:1::/64")];
     let forward = masquerade.iter().map(|masquerade| masquerade.network).collect();
-    let guard =
-        GuardPolicy { port: 8472, vni: 1, count_only: false, v4_len: Some(24), v6_len: Some(64), pods: Vec::new() };
+    let guard = GuardPolicy {
+        port: 8472,
+        vni: Some(1),
+        count_only: false,
+        v4_len: Some(24),
+        v6_len: Some(64),
+        pods: Vec::new(),
+    };
     FilterPolicy { masquerade, forward, guard: Some(guard) }
 }
 

@@ -3,6 +3,7 @@
 mod force;
 mod guard;
 mod lab;
+mod pods;
 mod takeover;
 mod tools;
 
@@ -28,7 +29,7 @@ fn masquerade(network: &str, subnet: &str) -> Masquerade {
 fn guarded(count_only: bool) -> FilterPolicy {
     let guard = GuardPolicy {
         port: 8472,
-        vni: 1,
+        vni: Some(1),
         count_only,
         v4_len: Some(24),
         v6_len: Some(64),

@@ -45,17 +45,17 @@ fn overlay() -> Node {
 }
 
 /// VXLAN header, Ethernet header, the packet.
-struct Frame {
-    flags: u8,
-    vni: u32,
-    to: [u8; 6],
-    from: [u8; 6],
-    ethertype: u16,
-    packet: Vec<u8>,
+pub(super) struct Frame {
+    pub(super) flags: u8,
+    pub(super) vni: u32,
+    pub(super) to: [u8; 6],
+    pub(super) from: [u8; 6],
+    pub(super) ethertype: u16,
+    pub(super) packet: Vec<u8>,
 }
 
 impl Frame {
-    fn of(source: &str, tag: u8) -> Self {
+    pub(super) fn of(source: &str, tag: u8) -> Self {
         let source: IpAddr = source.parse().unwrap();
         let (ethertype, packet) = match source {
             IpAddr::V4(source) => (0x0800, udp4(source, [10, 244, 1, 2].into(), tag)),
@@ -64,7 +64,7 @@ impl Frame {
         Self { flags: 8, vni: 1, to: NODE_MAC, from: PEER_MAC, ethertype, packet }
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![self.flags, 0, 0, 0];
         bytes.extend_from_slice(&(self.vni << 8).to_be_bytes());
         bytes.extend_from_slice(&self.to);
@@ -76,7 +76,7 @@ impl Frame {
 }
 
 /// Port 7000, the tag as payload; IPv4 lets the inner checksum be absent.
-fn udp4(source: Ipv4Addr, destination: Ipv4Addr, tag: u8) -> Vec<u8> {
+pub(super) fn udp4(source: Ipv4Addr, destination: Ipv4Addr, tag: u8) -> Vec<u8> {
     let mut packet = vec![0x45, 0, 0, 29, 0, tag, 0x40, 0, 64, 17, 0, 0];
     packet.extend_from_slice(&source.octets());
     packet.extend_from_slice(&destination.octets());
@@ -143,7 +143,7 @@ fn listen(node: &Node) -> impl Fn(u8) -> Vec<u8> + use<> {
     }
 }
 
-fn counter(filter: &mut HostFilter, reason: Refused) -> u64 {
+pub(super) fn counter(filter: &mut HostFilter, reason: Refused) -> u64 {
     filter.counters().unwrap().into_iter().find(|(found, _)| *found == reason).map_or(0, |(_, packets)| packets)
 }
 

@@ -37,6 +37,10 @@ fn a_host_without_tools_fails_only_where_masquerading_is_asked_for() {
     assert_eq!(limits.len(), 2, "and what is not there is said: {limits:?}");
     assert!(limits[0].starts_with("no forwarding rules: there is no nft program"), "{limits:?}");
     assert!(limits[1].starts_with("tunnel packets from strangers are not dropped"), "{limits:?}");
+    let mut beside_an_engine = guarded(false);
+    beside_an_engine.guard.iter_mut().for_each(|guard| (guard.v4_len, guard.v6_len) = (None, None));
+    let limits = filter.limits(&beside_an_engine);
+    assert!(limits[1].starts_with("tunnel packets that pods make themselves are not dropped"), "{limits:?}");
     assert_eq!(filter.apply(&[Op { key: Key::Filter, from: None, to: None }]), [Ok(())]);
 }
 
