@@ -1,8 +1,6 @@
 //! `flannel-ctl cleanup`.
 
-use std::process::ExitCode;
-
-use anyhow::Context as _;
+use std::{path::Path, process::ExitCode};
 
 use super::{
     logging,
@@ -15,7 +13,7 @@ use crate::{
     daemon::cleanup::{Outcome, Wish, cleanup, remove_fast_path},
     output,
     source::etcd::{Session, Write},
-    state::{Lock, LockError, NodeId},
+    state::{Lock, NodeId},
 };
 
 /// What the verb has to say beyond its options.
@@ -53,15 +51,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let paths = args.paths.paths()?;
     logging::only_warnings()?;
     if let Some(pid) = Lock::holder(&paths.run_dir) {
-        if args.fast_path_only {
-            let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
-            anyhow::bail!(
-                "nothing was removed: a daemon{pid} runs with run directory {} and would put the fast path back within a \
-                 second; stop it first, or start it with --datapath vxlan, which removes the fast path by itself",
-                paths.run_dir.display()
-            );
-        }
-        return Err(LockError::Held { run_dir: paths.run_dir, pid }).context("nothing was removed");
+        anyhow::bail!("{}", held(&paths.run_dir, pid, args.fast_path_only));
     }
     if args.fast_path_only {
         return tell(&remove_fast_path(&paths)?);
@@ -80,6 +70,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     outcome.removed.splice(0..0, released.removed);
     outcome.errors.extend(released.errors);
     tell(&outcome)
+}
+
+/// Why nothing is removed beside a daemon.
+fn held(run_dir: &Path, pid: Option<u32>, fast_path_only: bool) -> String {
+    let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+    let cure = if fast_path_only {
+        "the fast path back within a second; stop it first, or start it with --datapath vxlan, which removes the fast path by itself"
+    } else {
+        "everything back at once; stop it first"
+    };
+    format!("nothing was removed: a daemon{pid} runs with run directory {} and would put {cure}", run_dir.display())
 }
 
 fn tell(outcome: &Outcome) -> anyhow::Result<ExitCode> {
@@ -118,4 +119,20 @@ async fn release_of(session: &Session, id: &str) -> anyhow::Result<Vec<String>> 
         }
     }
     Ok(released)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beside_a_daemon_it_says_which_to_stop() {
+        let run_dir = Path::new("/run/flannel");
+        assert_eq!(
+            held(run_dir, Some(7), false),
+            "nothing was removed: a daemon (pid 7) runs with run directory /run/flannel and would put everything back at once; \
+             stop it first"
+        );
+        assert!(held(run_dir, None, true).starts_with("nothing was removed: a daemon runs with"));
+    }
 }

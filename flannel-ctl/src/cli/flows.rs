@@ -51,8 +51,10 @@ pub enum Sort {
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let known = known_flows(&args.bpf.bpf_dir)?;
-    let (flows, all) = select(known.flows(interface), args);
-    output::print(args.output.output, &flows, |flows| render(flows, all))?;
+    let known = known.flows(interface);
+    let total = known.len();
+    let (flows, all) = select(known, args);
+    output::print(args.output.output, &flows, |flows| if all == 0 { nothing(total) } else { render(flows, all) })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -75,6 +77,15 @@ fn select(mut flows: Vec<Flow>, args: &Args) -> (Vec<Flow>, usize) {
         flows.truncate(args.limit);
     }
     (flows, all)
+}
+
+/// An empty table would leave open whether nothing is known, or nothing fits.
+fn nothing(known: usize) -> String {
+    match known {
+        0 => "no flow is known: no TCP or UDP packet of a pod has gone through the tunnel lately\n".into(),
+        1 => "the one flow that is known does not fit --pod and --peer\n".into(),
+        _ => format!("none of the {known} flows that are known fits --pod and --peer\n"),
+    }
 }
 
 fn render(flows: &[Flow], all: usize) -> String {
@@ -166,5 +177,12 @@ mod tests {
         assert_eq!(count(&["--pod", "10.5.1.9"]), 0);
         assert_eq!(count(&["--peer", "192.0.2.2"]), 3);
         assert_eq!(count(&["--peer", "192.0.2.3"]), 0);
+    }
+
+    #[test]
+    fn that_nothing_fits_is_told_from_that_nothing_is_known() {
+        assert!(nothing(0).starts_with("no flow is known"));
+        assert!(nothing(1).starts_with("the one flow"));
+        assert!(nothing(7).starts_with("none of the 7 flows"));
     }
 }

@@ -20,6 +20,7 @@ use nix::{
 
 use super::{
     fast_path::{BpfArgs, interface},
+    invocation::USAGE,
     logging,
 };
 use crate::{
@@ -68,6 +69,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(why) = contradiction(args) {
+        writeln!(io::stderr(), "flannel-ctl: no packet fits: {why}")?;
+        return Ok(ExitCode::from(USAGE));
+    }
     logging::only_warnings()?;
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
@@ -108,6 +113,28 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Why no packet can fit all conditions, rather than an hour of silence.
+fn contradiction(args: &Args) -> Option<String> {
+    let addresses = [("--pod", args.pod), ("--src", args.src), ("--dst", args.dst)];
+    let mut said = addresses.into_iter().filter_map(|(name, address)| Some((name, address?)));
+    let first = said.next();
+    if let Some((name, address)) = first
+        && let Some((other_name, other)) = said.find(|(_, other)| other.is_ipv4() != address.is_ipv4())
+    {
+        return Some(format!("{name} {address} and {other_name} {other} are of different families"));
+    }
+    let protocol = args.proto?;
+    let named = protocol::name(protocol).map_or_else(|| protocol.to_string(), str::to_owned);
+    if let Some(port) = args.port
+        && !matches!(named.as_str(), "tcp" | "udp")
+    {
+        return Some(format!("--port {port} is of TCP and UDP, and --proto is {named}"));
+    }
+    let (name, address) = first?;
+    let other = (named == "icmp" && address.is_ipv6()) || (named == "icmpv6" && address.is_ipv4());
+    other.then(|| format!("--proto {named} is of the other family than {name} {address}"))
+}
+
 fn filter(args: &Args) -> TraceFilter {
     let address = |address: Option<IpAddr>| address.map_or(Address([0; 4]), Address::from);
     let bit = |address: Option<IpAddr>, bit| if address.is_some() { bit } else { 0 };
@@ -126,5 +153,37 @@ fn filter(args: &Args) -> TraceFilter {
 
 fn protocol_number(text: &str) -> Result<u8, String> {
     let number = protocol::number(text).or_else(|| text.parse().ok().filter(|number| *number != 0));
-    number.ok_or_else(|| "no such protocol".to_owned())
+    number.ok_or_else(|| "neither tcp, udp, icmp, icmpv6 nor a number from 1 to 255".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Verb {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn conditions_that_no_packet_fits_are_refused() {
+        let why = |words: &str| {
+            contradiction(&<Verb as clap::Parser>::parse_from(["x"].into_iter().chain(words.split_whitespace())).args)
+        };
+        for (words, refusal) in [
+            ("--src 10.5.1.2 --dst fd00::1", Some("--src 10.5.1.2 and --dst fd00::1 are of different families")),
+            ("--pod fd00::1 --src 10.5.1.2", Some("--pod fd00::1 and --src 10.5.1.2 are of different families")),
+            ("--proto icmp --port 53", Some("--port 53 is of TCP and UDP, and --proto is icmp")),
+            ("--proto 132 --port 53", Some("--port 53 is of TCP and UDP, and --proto is 132")),
+            ("--proto icmp --pod fd00::1", Some("--proto icmp is of the other family than --pod fd00::1")),
+            ("--proto icmpv6 --dst 10.5.1.2", Some("--proto icmpv6 is of the other family than --dst 10.5.1.2")),
+            ("--proto icmpv6 --dst fd00::1", None),
+            ("--proto udp --port 53 --pod 10.5.1.2 --dst 10.5.2.2", None),
+            ("--proto 17 --port 53", None),
+            ("", None),
+        ] {
+            assert_eq!(why(words).as_deref(), refusal, "{words}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
+use tracing::field;
 
 use super::{StartError, datapath, facts, fast, uplink};
 use crate::{
@@ -90,8 +91,15 @@ pub(super) async fn prepare(
     let words = source.words().map_err(StartError::Annotation)?;
     let policy = facts::told_policy(&settings.uplink, &words);
     let uplink = uplink::choose(&policy, &network)?;
-    tracing::info!(interface = uplink.name, v4 = ?uplink.v4, v6 = ?uplink.v6, public_v4 = ?uplink.public_v4,
-        public_v6 = ?uplink.public_v6, mtu = uplink.mtu, "uplink");
+    tracing::info!(
+        interface = uplink.name,
+        v4 = uplink.v4.map(field::display),
+        v6 = uplink.v6.map(field::display),
+        public_v4 = uplink.public_v4.map(field::display),
+        public_v6 = uplink.public_v6.map(field::display),
+        mtu = uplink.mtu,
+        "uplink"
+    );
     let vteps = facts::vteps(settings, &network, node_id, words.vteps, true)?;
 
     tell(report_tx, |report| report.reason = "waiting for a lease".into());

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use tracing::field;
+
 use super::{Agent, PODS_SETTLE};
 use crate::{
     kernel::Kernel,
@@ -19,8 +21,15 @@ impl<K: Kernel<Notice: Clone>, H: Host> Agent<K, H> {
             Ok(uplink) => {
                 self.memory.uplink_problem = None;
                 if uplink != self.world.facts().uplink {
-                    tracing::info!(interface = uplink.name, mtu = uplink.mtu, v4 = ?uplink.v4, v6 = ?uplink.v6,
-                        public_v4 = ?uplink.public_v4, public_v6 = ?uplink.public_v6, "the uplink changed");
+                    tracing::info!(
+                        interface = uplink.name,
+                        mtu = uplink.mtu,
+                        v4 = uplink.v4.map(field::display),
+                        v6 = uplink.v6.map(field::display),
+                        public_v4 = uplink.public_v4.map(field::display),
+                        public_v6 = uplink.public_v6.map(field::display),
+                        "the uplink changed"
+                    );
                     let facts = Facts { uplink, ..self.world.facts().clone() };
                     let rules = self.world.rules().clone();
                     self.set_facts(facts, rules);
