@@ -131,6 +131,9 @@ impl Device {
 }
 
 impl Object {
+    /// The MTU of an attachment that lacks a program, or runs another: one that nobody wants.
+    pub const ODD_ATTACHMENT: u32 = u32::MAX;
+
     /// A [`Key::Device`] of this kind cannot become the other without being made anew.
     pub fn must_recreate(&self, wanted: &Self) -> bool {
         match (self, wanted) {

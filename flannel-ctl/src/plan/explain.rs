@@ -19,6 +19,9 @@ fn change(from: &Object, to: &Object) -> String {
         (Object::Route(Route { via: was, protocol }), Object::Route(route)) if *was == route.via => {
             format!(" to our route protocol {} from {protocol}", route.protocol)
         }
+        (Object::Attachment { mtu: Object::ODD_ATTACHMENT }, _) => {
+            ", of which not all are there and this daemon's".into()
+        }
         _ => format!(" from{} to{}", describe(from), describe(to)),
     }
 }
@@ -77,10 +80,11 @@ fn describe(object: &Object) -> String {
             " (masquerade for {}, forward for {}, guard {})",
             policy.masquerade.len(),
             policy.forward.len(),
-            if policy.guard.is_some() { "on" } else { "off" }
+            policy.guard.as_ref().map_or("off", |guard| if guard.judges_peers() { "on" } else { "for pods" })
         ),
         Object::FastPath(policy) => if policy.enabled { " (on)" } else { " (off)" }.into(),
         Object::FastPeer { outer, .. } => format!(" at {outer}"),
+        Object::Attachment { mtu: Object::ODD_ATTACHMENT } => ", of which not all are there and this daemon's".into(),
         Object::Attachment { mtu } => format!(" (MTU {mtu})"),
         Object::Neighbour(mac) => format!(" at {mac}"),
         Object::Fdb(ip) => format!(" to {ip}"),
@@ -91,5 +95,30 @@ fn describe(object: &Object) -> String {
             Via::Blackhole => " to nowhere".into(),
             Via::Other => " to somewhere else".into(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Key, Place};
+
+    #[test]
+    fn attachments_that_are_not_right_show_no_made_up_mtu() {
+        let words = |place, from: Option<u32>, to: Option<u32>| {
+            let object = |mtu| Object::Attachment { mtu };
+            explain(&Op { key: Key::Attachment(place), from: from.map(object), to: to.map(object) })
+        };
+        let odd = Some(Object::ODD_ATTACHMENT);
+        let what = "of which not all are there and this daemon's";
+        assert_eq!(
+            words(Place::Uplink(2), odd, Some(0)),
+            format!("change BPF programs of the uplink (interface 2), {what}")
+        );
+        assert_eq!(words(Place::Pod(7), odd, None), format!("remove BPF programs of pod interface 7, {what}"));
+        assert_eq!(
+            words(Place::Pod(7), Some(1450), Some(1430)),
+            "change BPF programs of pod interface 7 from (MTU 1450) to (MTU 1430)"
+        );
     }
 }

@@ -34,7 +34,7 @@ pub enum FastPathError {
     #[error("{}: somebody traces already; one at a time", .path.display())]
     Traced { path: PathBuf },
     #[error("load the BPF object: {}{}", chain(.0), refusal(&**.0))]
-    Load(#[source] Box<EbpfError>),
+    Load(Box<EbpfError>),
     #[error("load BPF program {program}: {}{}", chain(.cause), refusal(&**.cause))]
     Program { program: &'static str, cause: Box<ProgramError> },
     #[error("this is Linux {0}, and only from 5.13 on can BPF programs encapsulate whole Ethernet frames")]

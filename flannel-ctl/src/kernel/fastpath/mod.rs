@@ -213,7 +213,7 @@ impl FastPath {
                 && (attached.iter().all(|(hook, program)| self.programs.id(*hook) == Some(*program))
                     || trace::is_under_way(&self.directory));
             // One that is not right shows up with an MTU that nobody wants, so that it is made right or taken away.
-            let mtu = mtu.filter(|_| whole).unwrap_or(u32::MAX);
+            let mtu = mtu.filter(|_| whole).unwrap_or(Object::ODD_ATTACHMENT);
             out.insert(Key::Attachment(place), Object::Attachment { mtu });
         }
         // Where nothing tracks connections, nothing is in the way.
