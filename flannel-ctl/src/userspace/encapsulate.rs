@@ -1,37 +1,33 @@
 //! Out: from the TUN device to the wire.
 //!
-//! A super-packet is cut and sent by one call. Single packets are gathered as long as there are more to be had at once; those of one flow
-//! and one size leave as one train.
+//! A super-packet is cut and sent by one call, and what is too much for that waits for the next one, if there is one at once. Single packets are
+//! gathered as long as there are more to be had at once; those of one flow and one size leave as one train.
 
 use std::{
     io::{self, IoSlice, Read as _},
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::Ordering},
+    net::SocketAddr,
+    sync::Arc,
 };
 
-use nix::libc;
-
 use super::{
-    Counter, EngineError, Reader, Wire,
+    Counter, EngineError, Reader,
     counters::Counts,
+    cuttings::Cuttings,
     flow::Flow,
     notice::Notices,
     pace::Found,
     packet::{
         checksum,
         icmp::Problem,
-        segment::{Cutter, Segments},
         ttl,
         virtio::{self, VirtioHeader},
     },
+    send::{Datagrams, MAX_OCTETS, MAX_TRAIN, Told, Way, send},
     shared::Shared,
     sys,
 };
-use crate::model::{Family, Forward};
+use crate::model::Family;
 
-/// Most datagrams of one send (`UDP_MAX_SEGMENTS`, 64 until Linux 6.9), and their octets.
-const MAX_TRAIN: usize = 64;
-const MAX_OCTETS: usize = 65_507;
 /// Single packets that are gathered at most.
 const MAX_GATHERED: usize = 64;
 /// What is read of the device in one turn at most, more or less.
@@ -46,7 +42,7 @@ pub(super) struct Encapsulate {
     queue: usize,
     counts: Arc<Counts>,
     reader: Reader,
-    cutter: Cutter,
+    cuttings: Cuttings,
     /// Packets as they were read, each with room before it.
     arena: Box<[u8]>,
     used: usize,
@@ -55,14 +51,6 @@ pub(super) struct Encapsulate {
     notices: Notices,
     /// Octets before a packet: the virtio header, and in its place later the tunnel's.
     front: usize,
-}
-
-/// Where a packet goes, and from which of our ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Way {
-    to: IpAddr,
-    hash: u32,
-    tos: u8,
 }
 
 /// Packets that leave together.
@@ -80,19 +68,19 @@ struct Train {
 
 impl Encapsulate {
     pub(super) fn new(shared: Arc<Shared>, queue: usize, counts: Arc<Counts>, reader: Reader) -> Self {
-        let front = shared.options.wire.room().max(virtio::LEN);
+        let wire = shared.options.wire;
         Self {
             shared,
             queue,
             counts,
             reader,
-            cutter: Cutter::new(),
+            cuttings: Cuttings::new(wire),
             arena: vec![0; ARENA].into(),
             used: 0,
             trains: Vec::with_capacity(MAX_GATHERED),
             gathered: 0,
             notices: Notices::new(),
-            front,
+            front: wire.room().max(virtio::LEN),
         }
     }
 
@@ -154,9 +142,16 @@ impl Encapsulate {
         if header.gso.is_some() {
             // What was gathered came before it.
             self.flush_trains();
-            self.cut(&header, begin, octets, way, forward, flow.family);
+            let Self { shared, counts, cuttings, notices, arena, queue, .. } = self;
+            let packet = (&header, &arena[begin..begin + octets]);
+            let send = |way, row: &[u8], size| send_row(shared, counts, notices, *queue, way, row, size);
+            if cuttings.take(packet, (way, forward.mac, flow.family), send).is_err() {
+                self.malformed();
+            }
             return;
         }
+        self.flush_cuttings();
+        let packet = &mut self.arena[begin..begin + octets];
         if let Some(partial) = header.checksum {
             let (start, field) = (usize::from(partial.start), usize::from(partial.start) + usize::from(partial.offset));
             if start > octets || field + 2 > octets {
@@ -196,6 +191,7 @@ impl Encapsulate {
     /// Sends all that was gathered.
     fn flush(&mut self) {
         self.flush_trains();
+        self.flush_cuttings();
         self.used = 0;
     }
 
@@ -205,52 +201,24 @@ impl Encapsulate {
             let train = &self.trains[at];
             let Some((place, octets)) = train.places.first().copied() else { break };
             let (shared, counts, way) = (&self.shared, &self.counts, train.way);
-            let told = if train.places.len() == 1 {
-                send(shared, counts, way, &[IoSlice::new(&self.arena[place..place + octets])], 1, octets, octets)
-            } else {
-                let mut pieces = [IoSlice::new(&[]); MAX_TRAIN];
-                for (piece, (place, octets)) in pieces.iter_mut().zip(&train.places) {
-                    *piece = IoSlice::new(&self.arena[*place..place + octets]);
-                }
-                send(shared, counts, way, &pieces[..train.places.len()], 1, train.size, train.octets)
-            };
-            if told == Told::TooBig {
-                let room = self.shared.options.wire.room();
-                self.too_big(way, place + room, octets - room);
+            let mut pieces = [IoSlice::new(&[]); MAX_TRAIN];
+            for (piece, (place, octets)) in pieces.iter_mut().zip(&train.places) {
+                *piece = IoSlice::new(&self.arena[*place..place + octets]);
+            }
+            let datagrams = Datagrams::Pieces(&pieces[..train.places.len()]);
+            if send(shared, counts, way, datagrams, train.size) == Told::TooBig {
+                let packet = &self.arena[place + shared.options.wire.room()..place + octets];
+                too_big(shared, counts, &mut self.notices, self.queue, way, packet);
             }
             self.trains[at].places.clear();
         }
         self.gathered = 0;
     }
 
-    fn cut(&mut self, header: &VirtioHeader, begin: usize, octets: usize, way: Way, forward: Forward, family: Family) {
-        let wire: Wire = self.shared.options.wire;
-        let Self { cutter, arena, .. } = self;
-        let Ok(mut segments) = cutter.cut(header, &arena[begin..begin + octets], wire.room()) else {
-            return self.malformed();
-        };
-        for (room, _) in segments.iter_mut() {
-            wire.write(room, forward.mac, family);
-        }
-        if send_segments(&self.shared, &self.counts, way, &segments) == Told::TooBig {
-            self.too_big(way, begin, octets);
-        }
-    }
-
-    /// What lies there was sent in fragments. Its sender had better send less, if it asked not to have that done.
-    fn too_big(&mut self, way: Way, begin: usize, octets: usize) {
-        let packet = &self.arena[begin..begin + octets];
-        let may_be_cut =
-            packet.first().is_some_and(|first| first >> 4 == 4) && packet.get(6).is_some_and(|flags| flags & 0x40 == 0);
-        if may_be_cut {
-            return;
-        }
-        let options = &self.shared.options;
-        let Ok(wire) = sys::path_mtu(options.local, SocketAddr::new(way.to, options.wire.port())) else { return };
-        let mtu = wire.saturating_sub(options.wire.overhead(Family::of(&options.local)));
-        if mtu < options.mtu {
-            self.tell(Problem::TooBig { mtu: u16::try_from(mtu).unwrap_or(u16::MAX) }, begin, octets);
-        }
+    /// What was left of super-packets.
+    fn flush_cuttings(&mut self) {
+        let Self { shared, counts, cuttings, notices, queue, .. } = self;
+        cuttings.flush(|way, row, size| send_row(shared, counts, notices, *queue, way, row, size));
     }
 
     fn tell(&mut self, problem: Problem, begin: usize, octets: usize) {
@@ -260,6 +228,29 @@ impl Encapsulate {
 
     fn malformed(&self) {
         self.counts.add(Counter::SentMalformed, 1);
+    }
+}
+
+/// Sends what was cut: datagrams one behind the other.
+fn send_row(shared: &Shared, counts: &Counts, notices: &mut Notices, queue: usize, way: Way, row: &[u8], size: usize) {
+    if send(shared, counts, way, Datagrams::Row(row), size) == Told::TooBig {
+        too_big(shared, counts, notices, queue, way, &row[shared.options.wire.room()..size.min(row.len())]);
+    }
+}
+
+/// A packet like this was sent in fragments. Its sender had better send less, if it asked not to have that done.
+fn too_big(shared: &Shared, counts: &Counts, notices: &mut Notices, queue: usize, way: Way, packet: &[u8]) {
+    let may_be_cut =
+        packet.first().is_some_and(|first| first >> 4 == 4) && packet.get(6).is_some_and(|flags| flags & 0x40 == 0);
+    if may_be_cut {
+        return;
+    }
+    let options = &shared.options;
+    let Ok(wire) = sys::path_mtu(options.local, SocketAddr::new(way.to, options.wire.port())) else { return };
+    let mtu = wire.saturating_sub(options.wire.overhead(Family::of(&options.local)));
+    if mtu < options.mtu {
+        let problem = Problem::TooBig { mtu: u16::try_from(mtu).unwrap_or(u16::MAX) };
+        notices.send(&mut &shared.tun.queues[queue], counts, problem, packet);
     }
 }
 
@@ -273,120 +264,4 @@ impl Train {
         self.octets += octets;
         self.closed = octets < self.size;
     }
-}
-
-/// What a send had to say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    /// The path takes less than that.
-    TooBig,
-}
-
-/// As few sends as their lengths allow.
-fn send_segments(shared: &Shared, counts: &Counts, way: Way, segments: &Segments<'_>) -> Told {
-    let mut told = Told::Nothing;
-    let most = if shared.cuts() { (MAX_OCTETS / segments.octets()).clamp(1, MAX_TRAIN) } else { MAX_TRAIN };
-    let mut all = segments.iter();
-    loop {
-        let mut pieces = [IoSlice::new(&[]); 2 * MAX_TRAIN];
-        let (mut count, mut octets) = (0, 0);
-        for (header, payload) in all.by_ref().take(most) {
-            pieces[count] = IoSlice::new(header);
-            pieces[count + 1] = IoSlice::new(payload);
-            count += 2;
-            octets += header.len() + payload.len();
-        }
-        if count == 0 {
-            return told;
-        }
-        if send(shared, counts, way, &pieces[..count], 2, segments.octets(), octets) == Told::TooBig {
-            told = Told::TooBig;
-        }
-    }
-}
-
-/// `each` pieces make a datagram.
-fn send(
-    shared: &Shared,
-    counts: &Counts,
-    way: Way,
-    pieces: &[IoSlice<'_>],
-    each: usize,
-    size: usize,
-    octets: usize,
-) -> Told {
-    let packets = pieces.len() / each;
-    if packets > 1 && !shared.cuts() {
-        send_each(shared, counts, way, pieces, each);
-        return Told::Nothing;
-    }
-    let segment = if packets > 1 { u16::try_from(size).ok() } else { None };
-    let to = SocketAddr::new(way.to, shared.options.wire.port());
-    counts.add(Counter::SentCalls, 1);
-    match sys::send(shared.sockets.sender(way.hash), to, pieces, segment, way.tos) {
-        Ok(_) => {
-            counts.add(Counter::SentPackets, packets as u64);
-            counts.add(Counter::SentBytes, (octets - packets * shared.options.wire.room()) as u64);
-            Told::Nothing
-        }
-        // Each on its own it may go, in fragments: a train is not fragmented. Linux before 6.8 calls both a wrong argument.
-        Err(error) if packets > 1 && is_about_train(&error) => {
-            let too_big = error.raw_os_error() != Some(libc::EIO);
-            if !too_big {
-                shared.no_udp_gso.store(true, Ordering::Relaxed);
-            }
-            send_each(shared, counts, way, pieces, each);
-            if too_big {
-                counts.add(Counter::SentTooBig, packets as u64);
-                return Told::TooBig;
-            }
-            Told::Nothing
-        }
-        Err(error) => {
-            counts.add(loss(&error), packets as u64);
-            Told::Nothing
-        }
-    }
-}
-
-/// Datagrams of `each` pieces, none with another: several to a call, where the kernel has one for that.
-fn send_each(shared: &Shared, counts: &Counts, way: Way, pieces: &[IoSlice<'_>], each: usize) {
-    let to = SocketAddr::new(way.to, shared.options.wire.port());
-    let socket = shared.sockets.sender(way.hash);
-    let mut rest = pieces;
-    while !rest.is_empty() {
-        counts.add(Counter::SentCalls, 1);
-        let sent = if shared.offloads.batches {
-            sys::send_many(socket, to, rest, each, way.tos)
-        } else {
-            sys::send(socket, to, &rest[..each], None, way.tos).map(|_| 1)
-        };
-        let done = match sent {
-            Ok(sent) => {
-                let done = rest.len().min(sent.max(1) * each);
-                let octets: usize = rest[..done].iter().map(|piece| piece.len()).sum();
-                counts.add(Counter::SentPackets, (done / each) as u64);
-                counts.add(Counter::SentBytes, (octets - done / each * shared.options.wire.room()) as u64);
-                done
-            }
-            // The first one's; the others may have more luck.
-            Err(error) => {
-                counts.add(loss(&error), 1);
-                each
-            }
-        };
-        rest = &rest[done..];
-    }
-}
-
-fn loss(error: &io::Error) -> Counter {
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Counter::SentNoRoom,
-        _ => Counter::SentRefused,
-    }
-}
-
-fn is_about_train(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL | libc::EIO))
 }

@@ -11,6 +11,7 @@
 
 mod carry;
 mod counters;
+mod cuttings;
 mod decapsulate;
 mod encapsulate;
 mod engine;
@@ -22,6 +23,7 @@ mod options;
 mod pace;
 pub mod packet;
 mod probe;
+mod send;
 mod shared;
 mod sieve;
 mod socket;

@@ -31,14 +31,41 @@ pub fn sum(octets: &[u8], sum: u64) -> u64 {
 fn sum_blocks(blocks: &[[u8; 64]]) -> u64 {
     let mut chains = [0_u128; 2];
     for block in blocks {
-        let (words, _) = block.as_chunks::<8>();
-        for (at, word) in words.iter().enumerate() {
-            chains[at & 1] += u128::from(u64::from_ne_bytes(*word));
-        }
+        add_block(&mut chains, block);
     }
+    merged(chains)
+}
+
+#[inline]
+fn add_block(chains: &mut [u128; 2], block: &[u8; 64]) {
+    let (words, _) = block.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        chains[at & 1] += u128::from(u64::from_ne_bytes(*word));
+    }
+}
+
+#[inline]
+fn merged(chains: [u128; 2]) -> u64 {
     let total = chains[0] + chains[1];
     let words = [total, total >> 32, total >> 64, total >> 96];
     words.iter().map(|word| (word & 0xffff_ffff) as u64).sum()
+}
+
+/// As [`sum`], of what is copied on the way: once through memory for both.
+///
+/// # Panics
+/// If the lengths differ.
+#[inline]
+pub fn copy(from: &[u8], to: &mut [u8], sum: u64) -> u64 {
+    let (blocks, rest) = from.as_chunks::<64>();
+    let (places, place) = to.as_chunks_mut::<64>();
+    place.copy_from_slice(rest);
+    let mut chains = [0_u128; 2];
+    for (block, place) in blocks.iter().zip(places) {
+        add_block(&mut chains, block);
+        *place = *block;
+    }
+    self::sum(rest, sum + merged(chains))
 }
 
 /// The checksum for what was summed, as it stands in the packet.
@@ -108,6 +135,13 @@ mod tests {
         #[test]
         fn words_sum_as_sixteen_bits_at_a_time(octets in proptest::collection::vec(any::<u8>(), 0..700)) {
             prop_assert_eq!(u16::from_be_bytes(fold(sum(&octets, 0)).to_ne_bytes()), plain(&octets));
+        }
+
+        #[test]
+        fn what_is_copied_is_summed_as_it_lies(octets in proptest::collection::vec(any::<u8>(), 0..700), before: u32) {
+            let mut copied = vec![0; octets.len()];
+            prop_assert_eq!(fold(copy(&octets, &mut copied, before.into())), fold(sum(&octets, before.into())));
+            prop_assert_eq!(copied, octets);
         }
 
         #[test]

@@ -1,8 +1,11 @@
 //! Cuts a super-packet into the packets that belong on the wire, as the kernel's own segmentation would
 //! (`tcp_gso_segment`, `__udp_gso_segment`, `inet_gso_segment` of Linux 6.18).
 //!
-//! Headers are written into an arena, one behind the other with room before each for the tunnel's own; payloads stay where
-//! they are. Nothing is allocated after [`Cutter::new`].
+//! They are written into an arena, one behind the other with room before each for the tunnel's own headers, so that a train of them goes to the
+//! kernel in one piece: for many small ones it needs half as long again. Payloads are summed as they are copied. Nothing is allocated after
+//! [`Cutter::new`].
+
+use std::{ops::Range, slice::Chunks};
 
 use super::{
     checksum,
@@ -14,8 +17,10 @@ use super::{
 };
 use crate::model::Family;
 
-/// Room for the headers of any super-packet whose segments are large enough to be sent; untouched memory costs nothing.
-const ARENA: usize = 192 * 1024;
+/// Room for what comes of any super-packet whose segments are large enough to be sent; untouched memory costs nothing.
+const ARENA: usize = 256 * 1024;
+/// Before it, room for what is kept: less than a train.
+const KEPT: usize = 64 * 1024;
 
 const UDP_HEADER: usize = 8;
 
@@ -54,12 +59,12 @@ pub enum CutError {
 /// The packets that came of one: each its headers, behind the room for the tunnel's, and its payload.
 #[derive(Debug)]
 pub struct Segments<'a> {
-    headers: &'a mut [u8],
-    payload: &'a [u8],
-    /// Room and headers of one.
-    stride: usize,
-    /// Payload of each but the last.
-    size: usize,
+    /// One behind the other.
+    all: &'a mut [u8],
+    /// Octets of each but the last, which may have less.
+    octets: usize,
+    /// Room and headers of each.
+    header_len: usize,
     len: usize,
 }
 
@@ -72,54 +77,32 @@ impl Segments<'_> {
 
     /// Octets of room and headers of each.
     pub const fn header_len(&self) -> usize {
-        self.stride
+        self.header_len
     }
 
     /// Octets of each but the last, which may have less: room, headers and payload.
     pub const fn octets(&self) -> usize {
-        self.stride + self.size
+        self.octets
     }
 
-    /// Room and headers to write to, and the payload, of each.
+    /// Octets of all.
+    pub const fn total(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Room and headers, and the payload, of each; to write to.
     #[inline]
-    pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = (&mut [u8], &[u8])> {
-        let payloads = Payloads { rest: self.payload, size: self.size, left: self.len };
-        self.headers.chunks_exact_mut(self.stride).zip(payloads)
+    pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = (&mut [u8], &mut [u8])> {
+        let at = self.header_len;
+        self.all.chunks_mut(self.octets).map(move |one| one.split_at_mut(at))
     }
 
     /// Room and headers, and the payload, of each.
     #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
-        let payloads = Payloads { rest: self.payload, size: self.size, left: self.len };
-        self.headers.chunks_exact(self.stride).zip(payloads)
+        self.all.chunks(self.octets).map(|one| one.split_at(self.header_len))
     }
 }
-
-/// Pieces of a payload, the last of them as long as what is left. The payload of a single packet may be empty, and is one piece.
-struct Payloads<'a> {
-    rest: &'a [u8],
-    size: usize,
-    left: usize,
-}
-
-impl<'a> Iterator for Payloads<'a> {
-    type Item = &'a [u8];
-
-    #[inline]
-    fn next(&mut self) -> Option<&'a [u8]> {
-        self.left = self.left.checked_sub(1)?;
-        let (piece, rest) = self.rest.split_at(self.size.min(self.rest.len()));
-        self.rest = rest;
-        Some(piece)
-    }
-
-    #[inline]
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
-    }
-}
-
-impl ExactSizeIterator for Payloads<'_> {}
 
 impl Default for Cutter {
     fn default() -> Self {
@@ -130,39 +113,69 @@ impl Default for Cutter {
 impl Cutter {
     /// With memory for any packet's headers.
     pub fn new() -> Self {
-        Self { arena: vec![0; ARENA].into() }
+        Self { arena: vec![0; KEPT + ARENA].into() }
     }
 
     /// The packets that `packet` stands for, each with `room` octets before its headers for the tunnel's own.
     ///
     /// A packet that is not to be cut comes back as one, with its checksum completed if that was left to do.
     #[inline]
-    pub fn cut<'a>(
-        &'a mut self,
+    pub fn cut(&mut self, virtio: &VirtioHeader, packet: &[u8], room: usize) -> Result<Segments<'_>, CutError> {
+        self.cut_behind(0, virtio, packet, room)
+    }
+
+    /// The same, behind so many octets that were [kept](Cutter::keep).
+    ///
+    /// # Panics
+    /// If nobody can have kept so many.
+    #[inline]
+    pub fn cut_behind(
+        &mut self,
+        kept: usize,
         virtio: &VirtioHeader,
-        packet: &'a [u8],
+        packet: &[u8],
         room: usize,
-    ) -> Result<Segments<'a>, CutError> {
+    ) -> Result<Segments<'_>, CutError> {
+        assert!(kept <= KEPT, "more than a train was kept");
+        let arena = &mut self.arena[kept..kept + ARENA];
         let layout = Layout::of(packet)?;
         match virtio.gso {
-            None => self.single(virtio.checksum, layout, packet, room),
-            Some(gso) => self.super_packet(gso, virtio.checksum, layout, packet, room),
+            None => Self::single(arena, virtio.checksum, layout, packet, room),
+            Some(gso) => Self::super_packet(arena, gso, virtio.checksum, layout, packet, room),
         }
     }
 
+    /// What was cut last, and before it what was kept.
+    ///
+    /// # Panics
+    /// If that is outside of all memory.
+    pub fn octets(&self, place: Range<usize>) -> &[u8] {
+        &self.arena[place]
+    }
+
+    /// Moves that to the beginning.
+    ///
+    /// # Panics
+    /// As [`Cutter::octets`].
+    pub fn keep(&mut self, place: Range<usize>) {
+        self.arena.copy_within(place, 0);
+    }
+
     fn single<'a>(
-        &'a mut self,
+        arena: &'a mut [u8],
         partial: Option<PartialChecksum>,
         layout: Layout,
-        packet: &'a [u8],
+        packet: &[u8],
         room: usize,
     ) -> Result<Segments<'a>, CutError> {
         let packet = packet.get(..layout.total).unwrap_or(packet);
         let field = partial.map(|partial| usize::from(partial.start) + usize::from(partial.offset));
         let copied = layout::header_len(layout.family).max(field.map_or(0, |field| field + 2));
-        let (head, payload) = packet.split_at_checked(copied).ok_or(CutError::ChecksumPlace)?;
-        let headers = self.arena.get_mut(..room + copied).ok_or(CutError::Headers)?;
-        headers[room..].copy_from_slice(head);
+        if copied > packet.len() {
+            return Err(CutError::ChecksumPlace);
+        }
+        let all = arena.get_mut(..room + packet.len()).ok_or(CutError::Headers)?;
+        all[room..].copy_from_slice(packet);
         if let (Some(partial), Some(field)) = (partial, field) {
             // As skb_checksum_help: the field holds the pseudo header's sum, and zero becomes all ones.
             if usize::from(partial.start) < layout::header_len(layout.family) {
@@ -170,17 +183,17 @@ impl Cutter {
             }
             let covered = packet.get(usize::from(partial.start)..).ok_or(CutError::ChecksumPlace)?;
             let complete = checksum::finish_udp(checksum::sum(covered, 0));
-            headers[room + field..room + field + 2].copy_from_slice(&complete);
+            all[room + field..room + field + 2].copy_from_slice(&complete);
         }
-        Ok(Segments { stride: headers.len(), headers, size: payload.len(), payload, len: 1 })
+        Ok(Segments { octets: all.len(), all, header_len: room + copied, len: 1 })
     }
 
     fn super_packet<'a>(
-        &'a mut self,
+        arena: &'a mut [u8],
         gso: Gso,
         partial: Option<PartialChecksum>,
         layout: Layout,
-        packet: &'a [u8],
+        packet: &[u8],
         room: usize,
     ) -> Result<Segments<'a>, CutError> {
         if layout.total != packet.len() {
@@ -206,17 +219,18 @@ impl Cutter {
         }
         let size = usize::from(gso.size.get());
         let len = payload.len().div_ceil(size);
-        let stride = room + head.len();
-        let headers = self.arena.get_mut(..stride * len).ok_or(CutError::Headers)?;
+        let header_len = room + head.len();
+        let all = arena.get_mut(..header_len * len + payload.len()).ok_or(CutError::Headers)?;
 
         let addresses = layout.addresses(packet);
-        let mut segments = Segments { headers, payload, stride, size, len };
+        let mut segments = Segments { all, octets: header_len + size, header_len, len };
+        let payloads = payload.chunks(size);
         match gso.kind {
             GsoKind::Tcp4 | GsoKind::Tcp6 => {
                 let template = TcpTemplate::new(head, layout.transport, addresses);
-                template.write(&mut segments, head, room);
+                template.write(&mut segments, head, payloads, room);
             }
-            GsoKind::Udp => write_udp(&mut segments, head, layout.transport, addresses, room),
+            GsoKind::Udp => write_udp(&mut segments, head, payloads, layout.transport, addresses, room),
         }
         match layout.family {
             Family::V4 => write_ipv4(&mut segments, head, layout.transport, room),
@@ -251,10 +265,10 @@ impl TcpTemplate {
         Self { transport, sequence, flags: tcp[13], sum }
     }
 
-    fn write(&self, segments: &mut Segments<'_>, head: &[u8], room: usize) {
+    fn write(&self, segments: &mut Segments<'_>, head: &[u8], payloads: Chunks<'_, u8>, room: usize) {
         let last = segments.len - 1;
         let mut sequence = self.sequence;
-        for (at, (header, payload)) in segments.iter_mut().enumerate() {
+        for (at, ((header, place), payload)) in segments.iter_mut().zip(payloads).enumerate() {
             let mut flags = self.flags;
             if at != 0 {
                 flags &= !CWR;
@@ -271,7 +285,7 @@ impl TcpTemplate {
                 + u64::from(sequence.to_be())
                 + u64::from(u16::from_ne_bytes([0, flags]))
                 + checksum::length(tcp.len() + payload.len());
-            let complete = checksum::finish(checksum::sum(payload, sum));
+            let complete = checksum::finish(checksum::copy(payload, place, sum));
             tcp[16..18].copy_from_slice(&complete);
             #[expect(clippy::cast_possible_truncation, reason = "sequence numbers wrap")]
             {
@@ -281,10 +295,17 @@ impl TcpTemplate {
     }
 }
 
-fn write_udp(segments: &mut Segments<'_>, head: &[u8], transport: usize, addresses: &[u8], room: usize) {
+fn write_udp(
+    segments: &mut Segments<'_>,
+    head: &[u8],
+    payloads: Chunks<'_, u8>,
+    transport: usize,
+    addresses: &[u8],
+    room: usize,
+) {
     let ports = &head[transport..transport + 4];
     let sum = checksum::sum(ports, checksum::pseudo(addresses, UDP));
-    for (header, payload) in segments.iter_mut() {
+    for ((header, place), payload) in segments.iter_mut().zip(payloads) {
         let header = &mut header[room..];
         header.copy_from_slice(head);
         let octets = UDP_HEADER + payload.len();
@@ -292,7 +313,7 @@ fn write_udp(segments: &mut Segments<'_>, head: &[u8], transport: usize, address
         set16(udp, 4, octets);
         // The length stands in the pseudo header and in UDP's own.
         let sum = sum + 2 * checksum::length(octets);
-        let complete = checksum::finish_udp(checksum::sum(payload, sum));
+        let complete = checksum::finish_udp(checksum::copy(payload, place, sum));
         udp[6..8].copy_from_slice(&complete);
     }
 }
