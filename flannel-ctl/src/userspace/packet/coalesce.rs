@@ -7,7 +7,7 @@
 //!
 //! The packets of a flow leave in the order in which they came. Those of different flows may pass one another.
 
-use std::ops::Range;
+use std::{mem, ops::Range};
 
 pub use super::group::{Limits, MAX_PIECES};
 use super::{
@@ -26,6 +26,8 @@ pub struct Coalescer {
     pieces: Vec<Piece>,
     headers: Vec<u8>,
     flows: Flows,
+    /// The group that the last packet went to, if the next of its flow may.
+    last: Option<u32>,
     /// What is in it was given out; the next packet begins another batch.
     given: bool,
 }
@@ -49,6 +51,7 @@ impl Coalescer {
             pieces: Vec::with_capacity(1024),
             headers: Vec::with_capacity(64 * 100),
             flows: Flows::new(),
+            last: None,
             given: false,
         }
     }
@@ -61,6 +64,10 @@ impl Coalescer {
         }
         let start = place.start;
         let packet = batch.get(place).ok_or(LayoutError::Truncated)?;
+        if self.follow(batch, start, packet) {
+            return Ok(());
+        }
+        self.last = None;
         let layout = Layout::of(packet)?;
         let packet = packet.get(..layout.total).ok_or(LayoutError::Truncated)?;
         let received = Received::of(&layout, packet, self.limits.mtu);
@@ -74,13 +81,34 @@ impl Coalescer {
             return Ok(());
         };
         let place = self.flows.find(&tuple);
-        let joined = received == Received::Whole
-            && place.group.is_some_and(|group| self.append(group, batch, start, &layout, packet));
-        if !joined {
+        let joined = place
+            .group
+            .filter(|group| received == Received::Whole && self.append(*group, batch, start, &layout, packet));
+        self.last = joined.or_else(|| {
             let group = self.alone(start, layout, packet, received);
             self.flows.set(place, tuple, group);
-        }
+            Some(group)
+        });
         Ok(())
+    }
+
+    /// Whether the packet was the one that the last one is followed by in a train, and was appended: what [`Coalescer::push`] would have done, but
+    /// found out by less.
+    #[inline]
+    fn follow(&mut self, batch: &[u8], start: usize, packet: &[u8]) -> bool {
+        let Some(at) = self.last else { return false };
+        let Some(group) = self.groups.get(at as usize) else { return false };
+        let follows = group.open
+            && group.verified
+            && group.first(batch).is_some_and(|first| {
+                group.layout_if_alike(first, packet).is_some_and(|layout| {
+                    group.takes(first, &layout, packet) && received::is_whole_and_right(&layout, packet)
+                })
+            });
+        if follows {
+            self.add(at, start, packet);
+        }
+        follows
     }
 
     /// Forgets all packets.
@@ -89,6 +117,7 @@ impl Coalescer {
         self.pieces.clear();
         self.headers.clear();
         self.flows.clear();
+        self.last = None;
         self.given = false;
     }
 
@@ -152,9 +181,7 @@ impl Coalescer {
         if !group.open {
             return false;
         }
-        let Some(first) = batch.get(group.start..).and_then(|batch| batch.get(..group.layout.total)) else {
-            return false;
-        };
+        let Some(first) = group.first(batch) else { return false };
         if !group.takes(first, layout, packet) {
             group.open = false;
             return false;
@@ -166,7 +193,16 @@ impl Coalescer {
             group.open = false;
             return false;
         }
-        let (header_len, last) = (group.header_len, group.last_piece);
+        self.add(at, start, packet);
+        true
+    }
+
+    /// Puts a packet that fits to a group's end.
+    #[inline]
+    fn add(&mut self, at: u32, start: usize, packet: &[u8]) {
+        let next = index(self.pieces.len());
+        let Some(group) = self.groups.get_mut(at as usize) else { return };
+        let (header_len, last) = (group.header_len, mem::replace(&mut group.last_piece, next));
         let payload = packet.len() - header_len;
         group.add(packet, payload);
         if group.count == 2
@@ -176,14 +212,10 @@ impl Coalescer {
             piece.start += header_len;
             piece.len -= header_len;
         }
-        let piece = self.piece(start + header_len, payload);
         if let Some(last) = self.pieces.get_mut(last as usize) {
-            last.next = piece;
+            last.next = next;
         }
-        if let Some(group) = self.groups.get_mut(at as usize) {
-            group.last_piece = piece;
-        }
-        true
+        self.piece(start + header_len, payload);
     }
 }
 

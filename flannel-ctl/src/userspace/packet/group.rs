@@ -90,6 +90,40 @@ impl Group {
         self.first_id = id(packet);
     }
 
+    /// The packet that it began with.
+    #[inline]
+    pub(super) fn first<'a>(&self, batch: &'a [u8]) -> Option<&'a [u8]> {
+        batch.get(self.start..)?.get(..self.layout.total)
+    }
+
+    /// The layout of a packet of the same flow whose headers lie as those of the first one do, and without padding. Only of an open group.
+    #[inline]
+    pub(super) fn layout_if_alike(&self, first: &[u8], packet: &[u8]) -> Option<Layout> {
+        let (ip, transport) = packet.split_at_checked(self.layout.transport)?;
+        let (first_ip, first_transport) = first.split_at_checked(self.layout.transport)?;
+        let alike = match self.layout.family {
+            // Without options: version and length of the header, length, flags and no fragment, protocol, addresses.
+            Family::V4 => {
+                let (ip, first_ip) = (ip.first_chunk::<20>()?, first_ip.first_chunk::<20>()?);
+                ip[0] == first_ip[0]
+                    && usize::from(u16::from_be_bytes([ip[2], ip[3]])) == packet.len()
+                    && ip[6..8] == first_ip[6..8]
+                    && ip[9] == first_ip[9]
+                    && ip[12..20] == first_ip[12..20]
+            }
+            // Without extensions.
+            Family::V6 => {
+                let (ip, first_ip) = (ip.first_chunk::<40>()?, first_ip.first_chunk::<40>()?);
+                ip[0] == first_ip[0]
+                    && usize::from(u16::from_be_bytes([ip[4], ip[5]])) + 40 == packet.len()
+                    && ip[6] == first_ip[6]
+                    && ip[8..40] == first_ip[8..40]
+            }
+        };
+        let ports = transport.first_chunk::<4>()?;
+        (alike && first_transport.first_chunk() == Some(ports)).then_some(Layout { total: packet.len(), ..self.layout })
+    }
+
     /// Whether `packet`, of the same flow, may be appended, its checksum aside.
     #[inline]
     pub(super) fn takes(&self, first: &[u8], layout: &Layout, packet: &[u8]) -> bool {

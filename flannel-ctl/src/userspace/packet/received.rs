@@ -95,6 +95,20 @@ pub fn is_right(layout: &Layout, packet: &[u8]) -> bool {
         && checksum::fold(checksum::sum(covered, pseudo(layout, packet))) == 0xffff
 }
 
+/// Whether it is [whole](Received::Whole) and [right](is_right), by one look at each part.
+#[inline]
+pub fn is_whole_and_right(layout: &Layout, packet: &[u8]) -> bool {
+    let Some(field) = field(layout, packet) else { return false };
+    let (Some(header), Some(covered)) = (packet.get(..layout.transport), packet.get(layout.transport..layout.total))
+    else {
+        return false;
+    };
+    let pseudo = pseudo(layout, packet);
+    let whole = field != checksum::fold(pseudo).to_ne_bytes() && field != [0, 0];
+    let ip = layout.family == Family::V6 || checksum::fold(checksum::sum(header, 0)) == 0xffff;
+    whole && ip && checksum::fold(checksum::sum(covered, pseudo)) == 0xffff
+}
+
 /// The checksum of a whole TCP or UDP header.
 #[inline]
 fn field(layout: &Layout, packet: &[u8]) -> Option<[u8; 2]> {
