@@ -1,7 +1,7 @@
 //! A hundred thousand datagrams a second that nobody should send, at the tunnel's port, while a stream runs.
 
 use std::{
-    io::{IoSlice, Read as _, Write as _},
+    io::{ErrorKind, IoSlice, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd as _,
     sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed},
@@ -101,7 +101,11 @@ impl Stream {
             let mut buffer = vec![0; CHUNK];
             let mut at = 0;
             loop {
-                let read = stream.read(&mut buffer[..CHUNK - at]).unwrap();
+                // With a time limit a read is not taken up again by itself.
+                let read = match stream.read(&mut buffer[..CHUNK - at]) {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                    read => read.unwrap(),
+                };
                 if read == 0 {
                     assert_eq!(at, 0, "the stream ended within a chunk");
                     return;
