@@ -119,17 +119,17 @@ fn render(flows: &[Flow], all: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::traffic::flows::{Direction, Nat, Standing};
+    use clap::Parser as _;
 
-    #[derive(Debug, clap::Parser)]
-    struct Verb {
-        #[command(flatten)]
-        args: Args,
-    }
+    use super::*;
+    use crate::{
+        cli::{Cli, Verb},
+        traffic::flows::{Direction, Nat, Standing},
+    };
 
     fn args(words: &[&str]) -> Args {
-        <Verb as clap::Parser>::parse_from([&["x"], words].concat()).args
+        let Verb::Flows(args) = Cli::parse_from([&["flannel-ctl", "flows"], words].concat()).verb else { panic!() };
+        args
     }
 
     fn flow(pod: &str, bytes: u64, reason: Option<Standing>) -> Flow {

@@ -158,18 +158,17 @@ fn protocol_number(text: &str) -> Result<u8, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use clap::Parser as _;
 
-    #[derive(Debug, clap::Parser)]
-    struct Verb {
-        #[command(flatten)]
-        args: Args,
-    }
+    use super::*;
+    use crate::cli::{Cli, Verb};
 
     #[test]
     fn conditions_that_no_packet_fits_are_refused() {
         let why = |words: &str| {
-            contradiction(&<Verb as clap::Parser>::parse_from(["x"].into_iter().chain(words.split_whitespace())).args)
+            let words = ["flannel-ctl", "trace"].into_iter().chain(words.split_whitespace());
+            let Verb::Trace(args) = Cli::parse_from(words).verb else { panic!() };
+            contradiction(&args)
         };
         for (words, refusal) in [
             ("--src 10.5.1.2 --dst fd00::1", Some("--src 10.5.1.2 and --dst fd00::1 are of different families")),

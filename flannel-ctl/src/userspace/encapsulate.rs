@@ -5,7 +5,6 @@
 
 use std::{
     io::{self, IoSlice, Read as _},
-    net::SocketAddr,
     sync::Arc,
 };
 
@@ -14,7 +13,6 @@ use super::{
     counters::Counts,
     cuttings::Cuttings,
     flow::Flow,
-    notice::Notices,
     pace::Found,
     packet::{
         checksum,
@@ -22,11 +20,9 @@ use super::{
         ttl,
         virtio::{self, VirtioHeader},
     },
-    send::{Datagrams, MAX_OCTETS, MAX_TRAIN, Told, Way, send},
+    send::{Datagrams, MAX_OCTETS, MAX_TRAIN, Sender, Way},
     shared::Shared,
-    sys,
 };
-use crate::model::Family;
 
 /// Single packets that are gathered at most.
 const MAX_GATHERED: usize = 64;
@@ -48,7 +44,7 @@ pub(super) struct Encapsulate {
     used: usize,
     trains: Vec<Train>,
     gathered: usize,
-    notices: Notices,
+    sender: Sender,
     /// Octets before a packet: the virtio header, and in its place later the tunnel's.
     front: usize,
 }
@@ -70,6 +66,7 @@ impl Encapsulate {
     pub(super) fn new(shared: Arc<Shared>, queue: usize, counts: Arc<Counts>, reader: Reader) -> Self {
         let wire = shared.options.wire;
         Self {
+            sender: Sender::new(Arc::clone(&shared), queue, Arc::clone(&counts)),
             shared,
             queue,
             counts,
@@ -79,7 +76,6 @@ impl Encapsulate {
             used: 0,
             trains: Vec::with_capacity(MAX_GATHERED),
             gathered: 0,
-            notices: Notices::new(),
             front: wire.room().max(virtio::LEN),
         }
     }
@@ -132,19 +128,19 @@ impl Encapsulate {
         let Some(flow) = Flow::of(packet) else { return self.malformed() };
         let Some(forward) = self.reader.forward(flow.destination) else {
             self.counts.add(Counter::SentNoRoute, 1);
-            return self.tell(Problem::NoRoute, begin, octets);
+            return self.sender.tell(Problem::NoRoute, packet);
         };
         if self.shared.options.wire.is_hop() && !ttl::decrement(packet) {
             self.counts.add(Counter::SentTimeExceeded, 1);
-            return self.tell(Problem::TimeExceeded, begin, octets);
+            return self.sender.tell(Problem::TimeExceeded, packet);
         }
         let way = Way { to: forward.public, hash: flow.hash, tos: flow.outer_tos };
         if header.gso.is_some() {
             // What was gathered came before it.
             self.flush_trains();
-            let Self { shared, counts, cuttings, notices, arena, queue, .. } = self;
+            let Self { cuttings, sender, arena, .. } = self;
             let packet = (&header, &arena[begin..begin + octets]);
-            let send = |way, row: &[u8], size| send_row(shared, counts, notices, *queue, way, row, size);
+            let send = |way, row: &[u8], size| sender.send(way, Datagrams::Row(row), size);
             if cuttings.take(packet, (way, forward.mac, flow.family), send).is_err() {
                 self.malformed();
             }
@@ -197,60 +193,26 @@ impl Encapsulate {
 
     /// The same, while another packet still lies behind them.
     fn flush_trains(&mut self) {
-        for at in 0..self.trains.len() {
-            let train = &self.trains[at];
-            let Some((place, octets)) = train.places.first().copied() else { break };
-            let (shared, counts, way) = (&self.shared, &self.counts, train.way);
+        let Self { sender, arena, trains, .. } = self;
+        for train in trains.iter_mut().take_while(|train| !train.places.is_empty()) {
             let mut pieces = [IoSlice::new(&[]); MAX_TRAIN];
             for (piece, (place, octets)) in pieces.iter_mut().zip(&train.places) {
-                *piece = IoSlice::new(&self.arena[*place..place + octets]);
+                *piece = IoSlice::new(&arena[*place..place + octets]);
             }
-            let datagrams = Datagrams::Pieces(&pieces[..train.places.len()]);
-            if send(shared, counts, way, datagrams, train.size) == Told::TooBig {
-                let packet = &self.arena[place + shared.options.wire.room()..place + octets];
-                too_big(shared, counts, &mut self.notices, self.queue, way, packet);
-            }
-            self.trains[at].places.clear();
+            sender.send(train.way, Datagrams::Pieces(&pieces[..train.places.len()]), train.size);
+            train.places.clear();
         }
         self.gathered = 0;
     }
 
     /// What was left of super-packets.
     fn flush_cuttings(&mut self) {
-        let Self { shared, counts, cuttings, notices, queue, .. } = self;
-        cuttings.flush(|way, row, size| send_row(shared, counts, notices, *queue, way, row, size));
-    }
-
-    fn tell(&mut self, problem: Problem, begin: usize, octets: usize) {
-        let mut tun = &self.shared.tun.queues[self.queue];
-        self.notices.send(&mut tun, &self.counts, problem, &self.arena[begin..begin + octets]);
+        let Self { cuttings, sender, .. } = self;
+        cuttings.flush(|way, row, size| sender.send(way, Datagrams::Row(row), size));
     }
 
     fn malformed(&self) {
         self.counts.add(Counter::SentMalformed, 1);
-    }
-}
-
-/// Sends what was cut: datagrams one behind the other.
-fn send_row(shared: &Shared, counts: &Counts, notices: &mut Notices, queue: usize, way: Way, row: &[u8], size: usize) {
-    if send(shared, counts, way, Datagrams::Row(row), size) == Told::TooBig {
-        too_big(shared, counts, notices, queue, way, &row[shared.options.wire.room()..size.min(row.len())]);
-    }
-}
-
-/// A packet like this was sent in fragments. Its sender had better send less, if it asked not to have that done.
-fn too_big(shared: &Shared, counts: &Counts, notices: &mut Notices, queue: usize, way: Way, packet: &[u8]) {
-    let may_be_cut =
-        packet.first().is_some_and(|first| first >> 4 == 4) && packet.get(6).is_some_and(|flags| flags & 0x40 == 0);
-    if may_be_cut {
-        return;
-    }
-    let options = &shared.options;
-    let Ok(wire) = sys::path_mtu(options.local, SocketAddr::new(way.to, options.wire.port())) else { return };
-    let mtu = wire.saturating_sub(options.wire.overhead(Family::of(&options.local)));
-    if mtu < options.mtu {
-        let problem = Problem::TooBig { mtu: u16::try_from(mtu).unwrap_or(u16::MAX) };
-        notices.send(&mut &shared.tun.queues[queue], counts, problem, packet);
     }
 }
 

@@ -84,29 +84,27 @@ impl Received {
 /// Whether the checksums are right: that of TCP or UDP, and IPv4's own. UDP's may be left out, which is not right here.
 #[inline]
 pub fn is_right(layout: &Layout, packet: &[u8]) -> bool {
-    let ip = match layout.family {
-        Family::V4 => {
-            packet.get(..layout.transport).is_some_and(|header| checksum::fold(checksum::sum(header, 0)) == 0xffff)
-        }
-        Family::V6 => true,
-    };
-    let Some(covered) = packet.get(layout.transport..layout.total) else { return false };
-    ip && field(layout, packet).is_some_and(|field| layout.protocol == TCP || field != [0, 0])
-        && checksum::fold(checksum::sum(covered, pseudo(layout, packet))) == 0xffff
+    field(layout, packet).is_some_and(|field| layout.protocol == TCP || field != [0, 0])
+        && adds_up(layout, packet, pseudo(layout, packet))
 }
 
 /// Whether it is [whole](Received::Whole) and [right](is_right), by one look at each part.
 #[inline]
 pub fn is_whole_and_right(layout: &Layout, packet: &[u8]) -> bool {
-    let Some(field) = field(layout, packet) else { return false };
+    let pseudo = pseudo(layout, packet);
+    field(layout, packet).is_some_and(|field| field != checksum::fold(pseudo).to_ne_bytes() && field != [0, 0])
+        && adds_up(layout, packet, pseudo)
+}
+
+/// Whether IPv4's header, and what is behind it with the pseudo header's sum, come to nothing.
+#[inline]
+fn adds_up(layout: &Layout, packet: &[u8], pseudo: u64) -> bool {
     let (Some(header), Some(covered)) = (packet.get(..layout.transport), packet.get(layout.transport..layout.total))
     else {
         return false;
     };
-    let pseudo = pseudo(layout, packet);
-    let whole = field != checksum::fold(pseudo).to_ne_bytes() && field != [0, 0];
-    let ip = layout.family == Family::V6 || checksum::fold(checksum::sum(header, 0)) == 0xffff;
-    whole && ip && checksum::fold(checksum::sum(covered, pseudo)) == 0xffff
+    (layout.family == Family::V6 || checksum::fold(checksum::sum(header, 0)) == 0xffff)
+        && checksum::fold(checksum::sum(covered, pseudo)) == 0xffff
 }
 
 /// The checksum of a whole TCP or UDP header.
